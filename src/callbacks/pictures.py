@@ -1,0 +1,87 @@
+"""Grids of images as PNG files, and the callback that writes one as training goes on."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
+from torch import Tensor
+
+from src.pixels import to_uint8
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """A grey, RGB or RGBA picture of uint8 `pixels` [C, H, W]; the first channel alone for any other C."""
+    channels = pixels.shape[0] if pixels.shape[0] in (1, 3, 4) else 1
+    array = pixels[:channels].permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if channels == 1 else array))
+
+
+def grid(images: Tensor, columns: int | None = None, least_size: int = 32, gap: int = 2) -> Image.Image:
+    """Joins images row by row into one picture, small ones magnified without smoothing.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        columns: images a row; near the square root of N by default.
+        least_size: each side of an image has at least so many pixels in the picture.
+        gap: white pixels between images.
+    """
+    scale = max(1, math.ceil(least_size / min(images.shape[2:])))
+    images = images.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return to_image(sheet)
+
+
+class SampleGrid(Callback):
+    """Writes grids of the same samples as they develop, and one of real images to compare them with.
+
+    Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; Weights & Biases gets them too.
+
+    Args:
+        every_n_steps: steps between two grids; one more is written at the end.
+        num_images: images in a grid.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, num_images: int = 100):
+        self.every_n_steps = every_n_steps
+        self.num_images = num_images
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.datamodule and not trainer.fast_dev_run:
+            batches = trainer.datamodule.real_batches("train")
+            real = torch.cat([batch for batch, _ in zip(batches, range(math.ceil(self.num_images / 50)), strict=False)])
+            self.save(trainer, grid(real[: self.num_images]), "real")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step % self.every_n_steps and not trainer.fast_dev_run:
+            self.draw(trainer, pl_module)
+
+    @rank_zero_only
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        numbers = torch.arange(self.num_images)
+        classes = pl_module.generator.num_classes
+        columns = min(classes, 10) or None
+        condition = (numbers % classes).to(pl_module.device) if classes else None  # a column a class, up to ten
+        images = to_uint8(pl_module.sample(numbers, condition))
+        self.save(trainer, grid(images, columns), f"step-{trainer.global_step:08d}")
+
+    def save(self, trainer: Trainer, picture: Image.Image, name: str) -> None:
+        path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples" if name != "real" else name, [picture], step=trainer.global_step)

@@ -1,0 +1,295 @@
+"""The command line: `python -m src {fit,validate,test,predict}`."""
+
+import argparse
+import json
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import src.data.digits
+import src.data.folder
+import src.data.requests
+import src.data.vision
+import src.metrics.fid  # noqa: F401  imported: known by its short names, `--data ImageFolder`
+from src import __version__
+from src.callbacks.checkpoints import StampCheckpoint
+from src.callbacks.predictions import PredictionWriter
+from src.gan import GAN
+from src.loggers import CSV
+
+BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
+EVALUATIONS = ("validate", "test", "predict")
+FACTS = ("image_size", "channels", "num_classes")
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line, without the usage in front of it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        fail(message, code=2)
+
+
+class Trainer(pl.Trainer):
+    def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
+        """Train, and keep everything in the run folder.
+
+        Args:
+            ckpt_path: checkpoint to go on from.
+            resume: go on from the run folder's last.ckpt, or start if there is none.
+        """
+        super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+
+    def validate(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
+        """Score a checkpoint with few samples, as during training.
+
+        Args:
+            ckpt_path: checkpoint to score; nothing else is needed.
+        """
+        return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+
+    def test(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
+        """Score a checkpoint with many samples, and write metrics.json.
+
+        Args:
+            ckpt_path: checkpoint to score; nothing else is needed.
+        """
+        return super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+
+    def predict(
+        self,
+        model: Any,
+        datamodule: Any = None,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        num_images: int = 64,
+        seed: int = 0,
+        classes: str | None = None,
+    ) -> None:
+        """Generate images from a checkpoint. Image number i depends on the seed, i and its class alone.
+
+        Args:
+            ckpt_path: checkpoint to sample from; nothing else is needed.
+            output: new or empty folder; `predictions` in the run folder by default.
+            num_images: how many.
+            seed: of the noise; another one gives other images.
+            classes: of a class-conditional model, numbers or names ("3,7"), which take turns; all of them by default.
+        """
+        datamodule.ask(num_images, classes)
+        model.seed = seed
+        columns = min(len(datamodule.classes) or datamodule.num_classes, 10) or None
+        output = output or str(Path(self.default_root_dir) / "predictions")
+        self.callbacks.append(PredictionWriter(output, columns))
+        super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+
+
+class KeepConfig(SaveConfigCallback):
+    """Writes the resolved configuration into the run folder and sends it to the loggers, once."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            text = self.parser.dump(self.config, skip_none=False)
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(yaml.safe_load(text))
+
+
+class CLI(LightningCLI):
+    """Links the facts of the data to the networks, and gives each run its folder."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None,
+            help="folder of the run; runs/<name of the first config> by default, or that of the checkpoint",
+        )  # fmt: skip
+        for network in ("generator", "discriminator"):
+            for fact in FACTS:
+                target = f"model.{network}.init_args.{fact}"
+                parser.link_arguments(f"data.{fact}", target, apply_on="instantiate")
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=lambda seed: int(seed or 0))
+
+    @property
+    def run(self) -> Any:
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        for network in ("generator", "discriminator"):
+            given = self.run.model[network].get("init_args", {})
+            for fact in FACTS:
+                if given.get(fact):
+                    raise ValueError(f"model.{network}.{fact} follows the data: set --data.{fact} instead")
+        first = Path(str(self.run.config[0])).stem if self.run.get("config") else "gan"
+        self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"
+        self.run.trainer.default_root_dir = self.run.run_dir
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        wanted = self._get(self.config_init, "trainer").get("logger")
+        loggers = [] if wanted in (None, True, False) else wanted if isinstance(wanted, list) else [wanted]
+        fits = self.subcommand == "fit"
+        for logger in loggers:
+            if hasattr(logger, "place"):
+                logger.place(self.run.run_dir)
+        return super().instantiate_trainer(logger=[CSV(self.run.run_dir), *loggers] if fits else False, **kwargs)
+
+    def before_fit(self) -> None:
+        run_dir = Path(self.run.run_dir)
+        last = run_dir / "checkpoints" / "last.ckpt"
+        begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
+        if self.run.resume and not self.run.ckpt_path and last.exists():
+            self.config_init[self.subcommand].ckpt_path = str(last)
+        elif begun and not self.run.resume and not self.run.ckpt_path and rank_zero_only.rank == 0:
+            raise ValueError(
+                f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
+            )
+        dump = self._parser("fit").dump(self.config.fit, skip_none=False)
+        kept = {
+            key: value for key, value in yaml.safe_load(dump).items() if key in ("seed_everything", "model", "data")
+        }
+        facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
+        self.trainer.callbacks.insert(0, StampCheckpoint(yaml.safe_dump(kept, sort_keys=False), facts))
+
+    def after_fit(self) -> None:
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+            return
+        run_dir = Path(self.run.run_dir)
+        last = run_dir / "checkpoints" / "last.ckpt"
+        grids = sorted((run_dir / "samples").glob("step-*.png"))
+        say("", f"{run_dir}: {self.trainer.global_step} steps of training")
+        say(*(f"  {name:<12} {path}" for name, path in (
+            ("samples", grids[-1] if grids else None), ("checkpoint", last), ("curves", run_dir / "metrics.csv"),
+            ("config", run_dir / "config.yaml"),
+        ) if path and path.exists()))  # fmt: skip
+        self.report()
+        say("Next:", f"  python -m src test --ckpt_path {last}", f"  python -m src predict --ckpt_path {last}")
+
+    def after_validate(self) -> None:
+        if self.trainer.is_global_zero:
+            self.report()
+
+    def after_test(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        record = {
+            "checkpoint": str(self.run.ckpt_path),
+            "step": self.model.results[0]["protocol"]["step"] if self.model.results else None,
+            "results": self.model.results,
+            "versions": {"gan-template": __version__, "torch": torch.__version__, "lightning": pl.__version__},
+        }
+        path = Path(self.run.run_dir) / "metrics.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        self.report()
+        say(f"  written to {path}")
+
+    def after_predict(self) -> None:
+        if self.trainer.is_global_zero:
+            writer = self.trainer.callbacks[-1]
+            say(
+                f"{self.run.num_images} images in {writer.output / 'images'}",
+                f"a grid of them: {writer.output / 'grid.png'}",
+            )
+
+    def report(self) -> None:
+        for result in self.model.results:
+            protocol = ", ".join(f"{key} {value}" for key, value in result["protocol"].items())
+            say(f"  {result['name']} = {result['value']:.4f}  ({protocol})")
+
+
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+def fail(message: Any, code: int = 1) -> NoReturn:
+    line = " ".join(str(message).split())
+    # jsonargparse reports every type that an argument might have had; the first is the one that was meant.
+    line = re.sub(r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected.*", r"\1", line)
+    line = re.sub(r"(- Expected a path .*)?- Expected a dot import path string: (\S+)", r"there is no class \2", line)
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint of this project without running any code that it may contain.
+
+    Raises:
+        ValueError: if there is none, if it is damaged, or if something else wrote it.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a readable checkpoint: truncated, or not one at all ({type(error).__name__})"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"config", "facts"} <= checkpoint.keys():
+        raise ValueError(f"{path} was not written by this project: it holds no configuration")
+    return checkpoint
+
+
+def remembered(subcommand: str, path: str) -> list[str]:
+    """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins."""
+    checkpoint = read_checkpoint(path)
+    config = yaml.safe_load(checkpoint["config"])
+    if subcommand == "predict":
+        config["data"] = {"class_path": "src.data.requests.SampleRequests", "init_args": checkpoint["facts"]}
+        config["model"]["metrics"] = None
+    folder = Path(path).resolve().parent
+    run_dir = folder.parent if folder.name == "checkpoints" else folder
+    if subcommand in EVALUATIONS:
+        config["run_dir"] = str(run_dir)
+    return ["--config", yaml.safe_dump(config)]
+
+
+def complete(args: list[str]) -> list[str]:
+    """Puts what the checkpoint remembers in front of what the command line says."""
+    if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
+        return args
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--ckpt_path")
+    path = peek.parse_known_args(args)[0].ckpt_path
+    if path is None and args[0] in EVALUATIONS:
+        raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
+    return args if path is None else [args[0], *remembered(args[0], path), *args[1:]]
+
+
+def main(args: list[str] | None = None) -> CLI:
+    """Runs one command; what the user can mend ends in one line, unless `--debug` asks for the traceback."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    quieten()
+    try:
+        return CLI(
+            GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
+            auto_configure_optimizers=False,
+            save_config_callback=KeepConfig, save_config_kwargs={"save_to_log_dir": False}, seed_everything_default=0,
+            parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)},
+            args=complete(args),
+        )  # fmt: skip
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if debug:
+            raise
+        fail(error)
+
+
+def quieten() -> None:
+    """Drops what Lightning says to everybody and that does not hold here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    for message in (
+        "does not have many workers", "in eval mode", "recommended to use `sync_dist=True`", "pre-optimization",
+        "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", f".*{message}")

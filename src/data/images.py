@@ -1,0 +1,589 @@
+"""What every image source shares: the order of the data, the loaders, and the cache of decoded files."""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import warnings
+import zipfile
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from lightning.pytorch import LightningDataModule
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from src.pixels import from_uint8
+
+EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
+CACHE_VERSION = 1  # raise it when a file would be decoded to other pixels
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images in memory or in a memory map, read in an order that depends on (seed, step) alone.
+
+    A source calls `super().__init__`, then `describe`, and implements `load`.
+
+    Args:
+        batch_size: images of one discriminator update, over all processes and accumulated parts together.
+        labels: false hides the labels of the source, so that the model is unconditional.
+        flip: also use every image mirrored left to right; one epoch is then twice as long.
+        num_workers: worker processes of the training loader, per process.
+    """
+
+    splits: tuple[str, ...] = ("train", "test")
+
+    def __init__(self, batch_size: int = 64, labels: bool = True, flip: bool = False, num_workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.labels = labels
+        self.flip = flip
+        self.num_workers = num_workers
+        self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+
+    def describe(self, image_size: int | list[int] | tuple[int, int], channels: int, class_names: list[str]) -> None:
+        """State the facts that networks are built from.
+
+        Args:
+            image_size: side of a square, or [height, width], in pixels.
+            channels: 1, 3 or 4.
+            class_names: one name a class, empty where the source has no labels.
+        """
+        self.image_size: tuple[int, int] = height_width(image_size)
+        self.channels = channels
+        self.class_names = class_names if self.labels else []
+        self.num_classes = len(self.class_names)
+
+    @abstractmethod
+    def load(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read one split: images uint8 (N, C, H, W), which may be a read-only memory map, and labels (N,) or None."""
+
+    def split(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """One split, loaded on first use and checked.
+
+        Args:
+            name: one of `splits`.
+
+        Raises:
+            ValueError: there is no such split, it is empty, or a label lies outside the classes.
+        """
+        if name not in self._splits:
+            if name not in self.splits:
+                raise ValueError(f"{type(self).__name__} has no split {name!r}, only {', '.join(self.splits)}")
+            images, labels = self.load(name)
+            if len(images) == 0:
+                raise ValueError(f"the {name} split of {type(self).__name__} has no image")
+            assert images.dtype == np.uint8 and images.shape[1:] == (self.channels, *self.image_size)
+            if self.num_classes == 0:
+                labels = None
+            else:
+                labels = labels.astype(np.int64)
+                assert labels.shape == (len(images),)
+                if labels.min() < 0 or labels.max() >= self.num_classes:
+                    raise ValueError(
+                        f"{type(self).__name__} has {name} labels from {labels.min()} to {labels.max()}, "
+                        f"but {self.num_classes} classes need 0 to {self.num_classes - 1}"
+                    )
+            self._splits[name] = images, labels
+        return self._splits[name]
+
+    def setup(self, stage: str) -> None:
+        """Load the training images: every stage needs them, if only for the histogram of the classes."""
+        self.split("train")
+
+    def num_images(self, split: str) -> int:
+        """Number of images of a split, mirrored ones not counted."""
+        return len(self.split(split)[0])
+
+    def train_dataloader(self) -> DataLoader:
+        """One item a training step: uint8 images (n, C, H, W) and labels (n,) or None.
+
+        Raises:
+            ValueError: the batch cannot be shared out evenly.
+        """
+        module = self.trainer.lightning_module
+        parts = self.trainer.world_size * module.accumulate
+        if self.batch_size < 1 or self.batch_size % parts:
+            below = self.batch_size // parts * parts
+            nearest = f"{below} or {below + parts}" if below > 0 else str(parts)
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by {self.trainer.world_size} processes times "
+                f"accumulate {module.accumulate}: take {nearest}"
+            )
+        dataset = ImageDataset(*self.split("train"), self.flip)
+        sampler = StepSampler(
+            num_images=len(dataset),
+            batch_size=self.batch_size,
+            batches_per_step=module.batches_per_step,
+            seed=module.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            current_step=lambda: self.trainer.global_step,
+        )
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # a loader draws a seed for its workers: keep it off the global stream
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Requests for `val_images` samples of the module: indices (b,) and their condition."""
+        return self._requests("val_images")
+
+    def test_dataloader(self) -> DataLoader:
+        """Requests for `test_images` samples of the module: indices (b,) and their condition."""
+        return self._requests("test_images")
+
+    def _requests(self, name: str) -> DataLoader:
+        num_images = getattr(self.trainer.lightning_module, name)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        # Lightning skips the evaluation on a process without a batch, and the others would wait for it for ever.
+        if 0 < num_images <= EVAL_BATCH * (world_size - 1):
+            raise ValueError(
+                f"{name} {num_images} leaves some of {world_size} processes without a chunk of {EVAL_BATCH}: "
+                f"take at least {EVAL_BATCH * (world_size - 1) + 1}"
+            )
+        return sample_loader(num_images, self.conditions, EVAL_BATCH, rank, world_size)
+
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
+        """Convert grey levels to [-1, 1] on the device, after a quarter of the bytes has travelled."""
+        first, condition = batch
+        return (from_uint8(first), condition) if first.dtype == torch.uint8 else batch
+
+    def conditions(self, indices: Tensor) -> Tensor | None:
+        """Labels of generated samples, in the proportions of the training labels.
+
+        Args:
+            indices: numbers (b,) of the samples, from 0.
+
+        Returns:
+            Labels int64 (b,): the training labels in a fixed random order, repeated; None without classes.
+        """
+        if self.num_classes == 0:
+            return None
+        return self._shuffled_labels[indices % len(self._shuffled_labels)]
+
+    @cached_property
+    def _shuffled_labels(self) -> Tensor:
+        labels = torch.from_numpy(self.split("train")[1])
+        return labels[permutation(len(labels), seed=0, epoch=0)]
+
+    def real_batches(self, split: str, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
+        """Every image of a split once over all processes, in order, never mirrored.
+
+        Args:
+            split: one of `splits`.
+            rank: this process.
+            world_size: number of processes; chunk c goes to process c mod world_size.
+
+        Returns:
+            uint8 (b, C, H, W) with b at most 50.
+        """
+        images, _ = self.split(split)
+        for chunk in chunks(len(images), EVAL_BATCH, rank, world_size):
+            yield torch.from_numpy(np.array(images[chunk.start : chunk.stop]))
+
+
+class ImageDataset(Dataset):
+    """Whole batches by a list of indices; index i + N is image i mirrored.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,) or None.
+        flip: double the set by its mirror images.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, flip: bool) -> None:
+        self.images = images
+        self.labels = labels
+        self.flip = flip
+
+    def __len__(self) -> int:
+        return len(self.images) * (2 if self.flip else 1)
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        mirrored, rows = np.divmod(np.asarray(indices), len(self.images))
+        mirrored = mirrored.astype(bool)
+        images = np.asarray(self.images[rows])
+        images[mirrored] = images[mirrored][..., ::-1]
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+        return torch.from_numpy(images), labels
+
+    def __getstate__(self) -> dict:
+        # A worker that is not forked gets this object pickled, and a memory map would be pickled as its whole content.
+        mapped = isinstance(self.images, np.memmap)
+        return self.__dict__ | {"images": Path(self.images.filename) if mapped else self.images}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ = state
+        if isinstance(self.images, Path):
+            self.images = np.load(self.images, mmap_mode="r")
+
+
+class StepSampler(Sampler[list[int]]):
+    """Indices of each training step: a pure function of (seed, step), shared out over the processes.
+
+    The order is an infinite stream of permutations, one an epoch. Step s takes the next
+    `batches_per_step` batches of the stream across the borders of epochs, so no image is dropped.
+
+    Args:
+        num_images: images of one epoch, at least 1.
+        batch_size: images of one batch over all processes, divisible by `world_size`.
+        batches_per_step: batches that one training step consumes.
+        seed: seed of the run.
+        rank: this process.
+        world_size: number of processes.
+        current_step: gives the step to start from; asked at the start of every epoch.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        batches_per_step: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        current_step: Callable[[], int],
+    ) -> None:
+        assert num_images > 0 and batch_size % world_size == 0
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.batches_per_step = batches_per_step
+        self.rank = rank
+        self.world_size = world_size
+        self.current_step = current_step
+        self._permutation = lru_cache(maxsize=2)(lambda epoch: permutation(num_images, seed, epoch))
+
+    def __len__(self) -> int:
+        return max(1, self.num_images // (self.batch_size * self.batches_per_step))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = self.current_step()
+        for step in range(start, (start // len(self) + 1) * len(self)):
+            yield self.indices(step)
+
+    def indices(self, step: int) -> list[int]:
+        """Indices of this process in one step, one batch after the other.
+
+        Args:
+            step: training step, from 0.
+        """
+        share = self.batch_size // self.world_size
+        indices: list[int] = []
+        for batch in range(step * self.batches_per_step, (step + 1) * self.batches_per_step):
+            position = batch * self.batch_size + self.rank * share
+            end = position + share
+            while position < end:
+                epoch, offset = divmod(position, self.num_images)
+                taken = self._permutation(epoch)[offset : offset + end - position].tolist()
+                indices += taken
+                position += len(taken)
+        return indices
+
+
+def permutation(length: int, seed: int, epoch: int) -> Tensor:
+    """Random order of `length` items, a pure function of (seed, epoch).
+
+    Args:
+        length: number of items.
+        seed: seed of the run, not negative.
+        epoch: number of the epoch, from 0.
+    """
+    (mixed,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.randperm(length, generator=torch.Generator().manual_seed(int(mixed)))
+
+
+def chunks(length: int, size: int, rank: int, world_size: int) -> list[range]:
+    """Cut `range(length)` into chunks of `size`, the last one shorter, of which every world_size-th is this rank's."""
+    starts = range(0, length, size)[rank::world_size]
+    return [range(start, min(start + size, length)) for start in starts]
+
+
+class SampleChunks(Dataset):
+    """Chunks of sample numbers with their conditions; arguments as of `sample_loader`."""
+
+    def __init__(self, chunks: list[range], conditions: Callable[[Tensor], Tensor | None]) -> None:
+        self.chunks = chunks
+        self.conditions = conditions
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, chunk: int) -> tuple[Tensor, Tensor | None]:
+        indices = torch.tensor(self.chunks[chunk])
+        return indices, self.conditions(indices)
+
+
+def sample_loader(
+    num_images: int,
+    conditions: Callable[[Tensor], Tensor | None],
+    batch_size: int,
+    rank: int,
+    world_size: int,
+) -> DataLoader:
+    """Requests for samples 0 to num_images - 1, each in exactly one process.
+
+    Args:
+        num_images: samples over all processes.
+        conditions: maps indices (b,) to what the generator is conditioned on, or None.
+        batch_size: samples of a chunk; the chunks do not depend on `world_size`, and the last may be shorter.
+        rank: this process.
+        world_size: number of processes; chunk c goes to process c mod world_size, so one may have none.
+
+    Returns:
+        Loader of (indices int64 (b,), condition).
+    """
+    requests = SampleChunks(chunks(num_images, batch_size, rank, world_size), conditions)
+    return DataLoader(requests, batch_size=None, generator=torch.Generator())
+
+
+def height_width(image_size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """Read an image size.
+
+    Args:
+        image_size: side of a square, or [height, width], in pixels.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"image_size {image_size} is neither one positive number nor [height, width]")
+    return size
+
+
+def resized(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Stretch images by antialiased bicubic interpolation.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        image_size: (height, width) wanted.
+
+    Returns:
+        uint8 (N, C, height, width); `images` itself where nothing changes.
+    """
+    if images.shape[2:] == image_size:
+        return images
+    result = np.empty((*images.shape[:2], *image_size), np.uint8)
+    for chunk in chunks(len(images), 1000, 0, 1):
+        part = torch.from_numpy(images[chunk.start : chunk.stop]).float()
+        part = functional.interpolate(part, size=image_size, mode="bicubic", antialias=True)
+        result[chunk.start : chunk.stop] = part.round().clamp(0, 255).to(torch.uint8).numpy()
+    return result
+
+
+class ImageFiles:
+    """Image files under a folder or in a .zip.
+
+    Args:
+        root: the folder or the .zip.
+        names: paths relative to it, separated by "/".
+    """
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root = root
+        self.names = names
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile | None:
+        return None if self.root.is_dir() else zipfile.ZipFile(self.root)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open one file for reading."""
+        return io.BytesIO(self._archive.read(name)) if self._archive else open(self.root / name, "rb")
+
+    def fingerprint(self) -> str:
+        """Digest that changes with any name, size, modification time or (in a .zip) checksum."""
+        digest = hashlib.sha256()
+        if self._archive:
+            stat = self.root.stat()
+            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
+        for name in self.names:
+            if self._archive:
+                state = (self._archive.getinfo(name).CRC,)
+            else:
+                try:
+                    stat = os.stat(self.root / name)
+                    state = (stat.st_size, stat.st_mtime_ns)
+                except OSError:  # a dangling link: decoding will count it as unreadable
+                    state = ()
+            digest.update(repr((name, *state)).encode())
+        return digest.hexdigest()
+
+
+def decode(file: BinaryIO, image_size: tuple[int, int], channels: int, resize: str) -> np.ndarray:
+    """Decode one image file upright, first frame, to 8 bits.
+
+    16-bit grey is divided by 257 and floating point grey is taken as 0 to 255. Transparent pixels are
+    laid on white for 1 and 3 channels; grey is the luma of ITU-R 601.
+
+    Args:
+        file: an open image file.
+        image_size: (height, width) wanted.
+        channels: 1 (grey), 3 (RGB) or 4 (RGB and straight alpha, opaque where the file has none).
+        resize: "crop" cuts the largest centred box of the wanted aspect, "stretch" takes the whole image.
+
+    Returns:
+        uint8 (C, height, width).
+    """
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
+        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        levels = np.asarray(image)
+        if not np.isfinite(levels).all() or 0 < levels.max() <= 1:
+            raise ValueError("floating point grey levels must be finite and reach from 0 to 255, not to 1")
+        image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+    if channels != 4 and image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    height, width = image_size
+    if resize == "crop":
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    else:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def decoded(
+    files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, cache_dir: str, max_bad: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of image files, decoded once and kept as a memory map; a changed file or option makes a new one.
+
+    Args:
+        files: what to decode.
+        image_size: (height, width) in pixels.
+        channels: 1, 3 or 4.
+        resize: "crop" or "stretch", as of `decode`.
+        cache_dir: folder of the memory maps.
+        max_bad: share of unreadable files that is tolerated, 0 to 1.
+
+    Returns:
+        uint8 (N, C, H, W), read-only, and the positions (N,) in `files.names` of the readable files.
+
+    Raises:
+        ValueError: more than `max_bad` of the files, or all of them, are unreadable.
+        OSError: the disk is too small.
+    """
+    key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize))
+    path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / "build.lock"):  # two runs that start together build it once
+            if not path.exists():
+                _build(path, files, image_size, channels, resize, max_bad)
+    images = np.load(path, mmap_mode="r")
+    with open(path, "rb") as file:
+        file.seek(images.offset + images.nbytes)
+        readable = np.load(file)
+    skipped = np.setdiff1d(np.arange(len(files.names)), readable)
+    _tolerate({files.names[i]: "" for i in skipped}, files, max_bad)
+    return images, readable
+
+
+def _build(
+    path: Path, files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, max_bad: float
+) -> None:
+    for leftover in path.parent.glob("*.part"):  # of a build that was killed: whoever builds holds the lock
+        leftover.unlink()
+    num_threads = os.cpu_count() or 1
+    shape = (channels, *image_size)
+    needed = len(files.names) * (prod(shape) + 8) + 256
+
+    def no_space() -> OSError:
+        return OSError(
+            f"{path.parent} is too small for the decoded images: {needed / 1e6:.0f} MB needed, "
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB free; "
+            "name a folder on another disk with --data.cache_dir"
+        )
+
+    if needed > shutil.disk_usage(path.parent).free:
+        raise no_space()
+
+    def attempt(name: str) -> np.ndarray | str:
+        try:
+            with files.open(name) as file:
+                return decode(file, image_size, channels, resize)
+        except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+            return " ".join(f"{type(error).__name__}: {error}".split())
+
+    part = path.with_suffix(".part")
+    readable: list[int] = []
+    unreadable: dict[str, str] = {}
+    try:
+        with (
+            open(part, "wb") as file,
+            ThreadPoolExecutor(num_threads) as pool,
+            tqdm(total=len(files.names), desc=f"decoding {files.root}", unit="image", disable=None) as progress,
+        ):
+            _write_header(file, (len(files.names), *shape))
+            start = file.tell()
+            pending: deque = deque()  # bounded, so that decoding never runs far ahead of the disk
+            for index, name in enumerate(files.names):
+                pending.append((index, name, pool.submit(attempt, name)))
+                while len(pending) > 4 * num_threads or (pending and index == len(files.names) - 1):
+                    done, done_name, future = pending.popleft()
+                    result = future.result()
+                    if isinstance(result, str):
+                        unreadable[done_name] = result
+                    else:
+                        file.write(result.tobytes())
+                        readable.append(done)
+                    progress.update()
+            _tolerate(unreadable, files, max_bad)
+            np.save(file, np.array(readable))  # behind the images, in the same file: both are whole or neither is
+            file.seek(0)
+            _write_header(file, (len(readable), *shape))
+            assert file.tell() == start
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise no_space() from error
+        raise
+    if unreadable:
+        warnings.warn(f"left out {_named(unreadable, files)}", stacklevel=3)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    # NumPy pads the header for a first axis of any length, so it can be rewritten in place.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _tolerate(unreadable: dict[str, str], files: ImageFiles, max_bad: float) -> None:
+    if len(unreadable) > max_bad * len(files.names):
+        raise ValueError(
+            f"more than max_bad {max_bad:.2%} is unreadable: {_named(unreadable, files)}; "
+            "repair or remove them, or raise --data.max_bad"
+        )
+    if len(unreadable) == len(files.names):
+        raise ValueError(f"none of the files can be read: {_named(unreadable, files)}")
+
+
+def _named(unreadable: dict[str, str], files: ImageFiles) -> str:
+    named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in list(unreadable.items())[:10])
+    more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+    share = len(unreadable) / len(files.names)
+    return f"{len(unreadable)} unreadable of {len(files.names)} files ({share:.2%}) in {files.root}: {named}{more}"

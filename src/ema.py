@@ -1,0 +1,51 @@
+"""The moving average of the generator's weights, which is what is shown, scored and sampled."""
+
+import math
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """Exponential moving average of the generator.
+
+    Give `half_life` or `decay`. Buffers (batch-norm statistics) are copied, not averaged.
+
+    Args:
+        half_life: images after which a weight's share has halved, so that it does not depend on the batch size
+            (stylegan2-ada-pytorch counts so).
+        decay: share of the old average kept at each step, in [0, 1), as most papers state it (0.999, 0.9999).
+        warmup: the half-life is at most this share of the images seen so far, so that the average forgets the
+            random start; 0.05 in stylegan2-ada-pytorch, `null` switches it off.
+
+    Raises:
+        ValueError: unless exactly one of `half_life` and `decay` is given and in its range.
+    """
+
+    def __init__(self, half_life: float | None = None, decay: float | None = None, warmup: float | None = 0.05):
+        if (half_life is None) == (decay is None):
+            raise ValueError("EMA takes either half_life (images) or decay (per step), and not both")
+        if half_life is not None and half_life <= 0:
+            raise ValueError(f"EMA half_life must be positive, got {half_life}; `model.ema: null` switches EMA off")
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"EMA decay must be in [0, 1), got {decay}")
+        if warmup is not None and warmup <= 0:
+            raise ValueError(f"EMA warmup must be positive or null, got {warmup}")
+        self.half_life, self.decay, self.warmup = half_life, decay, warmup
+
+    def decay_at(self, step: int, batch_size: int) -> float:
+        """The share of the old average that step number `step` (from 0) of `batch_size` images keeps."""
+        if self.decay == 0:
+            return 0.0
+        half_life = self.half_life or batch_size * math.log(0.5) / math.log(self.decay)
+        if self.warmup is not None:
+            half_life = min(half_life, self.warmup * (step + 1) * batch_size)
+        return 0.5 ** (batch_size / half_life)
+
+    @torch.no_grad()
+    def update(self, average: nn.Module, network: nn.Module, step: int, batch_size: int) -> None:
+        """average <- decay * average + (1 - decay) * network, in one kernel for all weights."""
+        weight = 1 - self.decay_at(step, batch_size)
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+        for old, new in zip(average.buffers(), network.buffers(), strict=True):
+            old.copy_(new)

@@ -1,0 +1,400 @@
+"""The two-player step. Everything that varies between GANs is an argument of `GAN`; this file never changes."""
+
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils._pytree import tree_map, tree_map_only
+from tqdm import tqdm
+
+from src import seeding
+from src.distributed import ExplicitDDP, average_, batch_norm_statistics
+from src.ema import EMA
+from src.losses import Loss
+from src.metrics.base import Metric
+from src.networks.base import Discriminator, Generator
+from src.pixels import to_uint8
+from src.regularizers import Regularizer
+
+
+class GAN(LightningModule):
+    """A generator and a discriminator that train against each other.
+
+    One training step is `d_steps` updates of the discriminator, each on a fresh batch, and one update of the
+    generator: `trainer.max_steps`, intervals, schedules and curves all count generator updates.
+
+    Args:
+        generator: noise to images.
+        discriminator: images to logits.
+        loss: what the two players minimize.
+        g_optimizer: optimizer of the generator.
+        d_optimizer: optimizer of the discriminator.
+        g_scheduler: learning-rate schedule of the generator, advanced once a step; `null` keeps the rate constant.
+        d_scheduler: learning-rate schedule of the discriminator, advanced once a step.
+        regularizers: penalties on the discriminator, added to its loss.
+        ema: moving average of the generator, used wherever images are shown or scored; `null` uses the generator.
+        metrics: figures of merit; the first one selects `best.ckpt`.
+        d_steps: discriminator updates a step.
+        d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.
+        g_batch_multiple: the generator's batch as a multiple of the data's batch.
+        accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch.
+        g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
+        d_clip: largest norm of the discriminator's gradient.
+        val_images: images generated for each validation.
+        test_images: images generated for `test`.
+        seed: all noise is a function of it, of the step and of the process; linked to `seed_everything`.
+
+    Raises:
+        ValueError: a count below its minimum, or a penalty that this discriminator cannot take.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        loss: Loss,
+        g_optimizer: OptimizerCallable,
+        d_optimizer: OptimizerCallable,
+        g_scheduler: LRSchedulerCallable | None = None,
+        d_scheduler: LRSchedulerCallable | None = None,
+        regularizers: list[Regularizer] | None = None,
+        ema: EMA | None = None,
+        metrics: list[Metric] | None = None,
+        d_steps: int = 1,
+        d_warmup_steps: int = 0,
+        g_batch_multiple: int = 1,
+        accumulate: int = 1,
+        g_clip: float | None = None,
+        d_clip: float | None = None,
+        val_images: int = 1000,
+        test_images: int = 10000,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        counts = {"d_steps": d_steps, "g_batch_multiple": g_batch_multiple, "accumulate": accumulate}
+        for name, count, least in [*((*item, 1) for item in counts.items()), ("d_warmup_steps", d_warmup_steps, 0)]:
+            if count < least:
+                raise ValueError(f"model.{name} must be at least {least}, got {count}")
+        for regularizer in regularizers or []:
+            regularizer.check(discriminator)
+
+        self.generator = generator
+        self.discriminator = discriminator
+        self.generator_ema = deepcopy(generator).eval().requires_grad_(False) if ema else None
+        self.loss = loss
+        self.regularizers = list(regularizers or [])
+        self.ema = ema
+        self.metrics = list(metrics or [])  # plain objects: their networks never reach a checkpoint
+        self.optimizer_callables = (g_optimizer, d_optimizer)
+        self.scheduler_callables = (g_scheduler, d_scheduler)
+        self.clips = (g_clip, d_clip)
+        self.d_steps, self.d_warmup_steps = d_steps, d_warmup_steps
+        self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
+        self.val_images, self.test_images = val_images, test_images
+        self.seed = seed
+        self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
+        self.curves: dict[str, Tensor | float] = {}
+        self.results: list[dict[str, Any]] = []
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list]:
+        networks = (self.generator, self.discriminator)
+        optimizers = [make(net.parameters()) for make, net in zip(self.optimizer_callables, networks, strict=True)]
+        schedulers = [make(opt) for make, opt in zip(self.scheduler_callables, optimizers, strict=True) if make]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise ValueError(
+                "ReduceLROnPlateau needs a figure that a GAN's step does not have: choose another schedule"
+            )
+        return optimizers, schedulers
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step = self.global_step
+        self.logs_now = (step + 1) % self.trainer.log_every_n_steps == 0
+        torch.manual_seed(seeding.mix(self.seed, seeding.MODULES, step, self.global_rank))
+        batches = pieces(batch, self.batches_per_step)
+
+        for k in range(self.d_steps):
+            self.update_discriminator(batches[k], seeding.DISCRIMINATOR, step * self.d_steps + k)
+        # The generator is given the conditions of real samples; their images only matter to a relativistic loss.
+        unseen = batches[self.d_steps :] or [batches[-1]] * self.g_batch_multiple
+        self.update_generator(unseen, step)
+
+        for scheduler in self.schedulers():
+            scheduler.step()
+        if self.ema:
+            self.ema.update(self.generator_ema, self.generator, step, self.global_batch_size(batches[0]))
+        if self.logs_now:
+            self.log_curves(self.global_batch_size(batches[0]))
+
+    def update_discriminator(self, batch: Any, purpose: int, update: int) -> None:
+        """One optimizer step of the discriminator; `update` numbers these and keys their noise."""
+        _, optimizer = self.optimizers()
+        optimizer.zero_grad()
+        latents = self.latents(len(batch[0]), purpose, update)
+        for (real, condition), z in self.parts((batch, latents)):
+            with torch.no_grad():
+                fake = self.generator(z, condition)
+            real_logits = self.discriminator(real, condition)
+            fake_logits = self.discriminator(fake, condition)
+            loss = self.loss.discriminator(real_logits, fake_logits)
+            penalties = [
+                regularizer.weight * regularizer.every * regularizer.penalty(self.discriminator, real, fake, condition)
+                for regularizer in self.regularizers
+                if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
+            ]
+            self.backward_into(self.discriminator, (loss + sum(penalties)) / self.accumulate)
+        self.apply_gradients(optimizer, counted=False)
+        if self.logs_now:
+            self.curves |= {
+                "loss/discriminator": loss,
+                "logits/real": real_logits.mean(),
+                "logits/fake": fake_logits.mean(),
+            }
+            if penalties:
+                self.curves["loss/penalty"] = sum(penalties)
+
+    def update_generator(self, batches: list[Any], step: int) -> None:
+        """One optimizer step of the generator: the one that `global_step` counts."""
+        optimizer, _ = self.optimizers()
+        optimizer.zero_grad()
+        # Drawn batch by batch, so that processes that share a batch hold slices of the same noise.
+        latents = [self.latents(len(x), seeding.GENERATOR, step, j) for j, (x, _) in enumerate(batches)]
+        for (real, condition), z in self.parts((join(batches), join(latents))):
+            fake_logits = self.discriminator(self.generator(z, condition), condition)
+            real_logits = None
+            if self.loss.relativistic:
+                with torch.no_grad():
+                    real_logits = self.discriminator(real, condition)
+            loss = self.loss.generator(real_logits, fake_logits)
+            self.backward_into(self.generator, loss / self.accumulate)
+        self.apply_gradients(optimizer, counted=True)
+        if self.logs_now:
+            self.curves["loss/generator"] = loss
+
+    def on_train_start(self) -> None:
+        self.check_strategy()
+        self.clock = (time.perf_counter(), self.global_step)
+        if self.global_step == 0:
+            self.warm_up()
+
+    def warm_up(self) -> None:
+        """Trains the discriminator alone, so that the generator starts against one that can tell."""
+        self.logs_now = False
+        torch.manual_seed(seeding.mix(self.seed, seeding.MODULES, 0, self.global_rank, 1))
+        for update, batch in enumerate(islice(self.warmup_batches(), self.d_warmup_steps)):
+            with self.trainer.precision_plugin.train_step_context():
+                self.update_discriminator(batch, seeding.WARMUP, update)
+
+    def warmup_batches(self) -> Iterator[Any]:
+        # A loader of its own: reading from the trainer's would move the position of the first step.
+        data = self.trainer.datamodule
+        while self.d_warmup_steps:
+            for loaded in data.train_dataloader():
+                on_device = self.trainer.strategy.batch_to_device(loaded)
+                yield from pieces(data.on_after_batch_transfer(on_device, 0), self.batches_per_step)
+
+    def backward_into(self, network: torch.nn.Module, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to the parameters of `network` alone; the other player's is never computed."""
+        self.manual_backward(loss, inputs=list(network.parameters()))
+
+    def apply_gradients(self, optimizer: Any, counted: bool) -> None:
+        """Averages the gradients over the processes, then steps.
+
+        Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
+        """
+        average_([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        if counted:
+            optimizer.step()
+        else:  # what LightningOptimizer.step does, except that `global_step` stays
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips, and notes the norm of, gradients that are averaged and unscaled."""
+        player = 0 if optimizer is self.optimizers()[0].optimizer else 1
+        if self.clips[player] is None and not self.logs_now:
+            return
+        self.check_unscaled(optimizer)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clips[player] is not None:
+            torch._foreach_mul_(gradients, (self.clips[player] / (norm + 1e-6)).clamp(max=1.0))
+        self.curves[("grad_norm/generator", "grad_norm/discriminator")[player]] = norm
+
+    def check_unscaled(self, optimizer: Optimizer) -> None:
+        if getattr(self.trainer.precision_plugin, "scaler", None) and getattr(
+            optimizer, "_step_supports_amp_scaling", 0
+        ):
+            raise ValueError(
+                "a fused optimizer unscales its gradients too late for clipping or norms under 16-mixed:"
+                " use --trainer.precision bf16-mixed, or set fused: false for both optimizers"
+            )
+
+    def check_strategy(self) -> None:
+        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, ExplicitDDP):
+            raise ValueError(
+                f"{type(self.trainer.strategy).__name__} cannot run the two-player step:"
+                " leave --trainer.strategy at auto"
+            )
+
+    def latents(self, batch_size: int, *key: int) -> Tensor:
+        """This process's slice [batch_size, *latent_shape] of the noise keyed by `(seed, *key)`."""
+        shape = (batch_size * self.trainer.world_size, *self.generator.latent_shape)
+        noise = seeding.normal(shape, self.seed, *key)
+        return noise[self.global_rank * batch_size :][:batch_size].to(self.device, non_blocking=True)
+
+    def parts(self, batch: Any) -> list[Any]:
+        return pieces(batch, self.accumulate)
+
+    def global_batch_size(self, batch: Any) -> int:
+        return len(batch[0]) * self.trainer.world_size
+
+    def schedulers(self) -> list:
+        schedulers = self.lr_schedulers() or []
+        return schedulers if isinstance(schedulers, list) else [schedulers]
+
+    def log_curves(self, batch_size: int) -> None:
+        """Sends the curves to the loggers, straight: each `self.log` costs every step, also those that do not log."""
+        step, (then, step_then) = self.global_step, self.clock
+        self.clock = (time.perf_counter(), step)
+        for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
+            self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
+        self.curves["images_seen"] = (step * self.d_steps + self.d_warmup_steps) * batch_size
+        self.curves["images_per_second"] = (step - step_then) * self.d_steps * batch_size / (self.clock[0] - then)
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in self.curves.items()}
+        self.curves.clear()
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+        bar = {"d": values["loss/discriminator"], "g": values["loss/generator"]}
+        self.log_dict(bar, prog_bar=True, logger=False)
+
+    # ---------------------------------------------------------------------------------------------- evaluation
+
+    @torch.no_grad()
+    def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
+        """Images of the averaged generator, each a function of `(seed, its index)` alone.
+
+        Args:
+            indices: [B], numbers of the samples, from 0.
+            condition: what the generator is conditioned on, [B] class labels for instance.
+
+        Returns:
+            float32 images [B, C, H, W] in [-1, 1].
+        """
+        shape = self.generator.latent_shape
+        latents = torch.stack([seeding.normal(shape, self.seed, seeding.SAMPLES, int(i)) for i in indices])
+        network = self.generator_ema or self.generator
+        training = network.training
+        network.eval()
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                return network(latents.to(self.device), condition).float()
+        finally:
+            network.train(training)
+
+    def start_evaluation(self) -> None:
+        """Brings the processes to agree on batch-norm statistics, and collects those of the real images once."""
+        average_(batch_norm_statistics(self))
+        if self.trainer.sanity_checking:
+            return
+        rank, world_size = self.global_rank, self.trainer.world_size
+        for metric in self.metrics:
+            metric.setup(self.device)
+            metric.reset()
+            if not metric.has_real:
+                real = self.trainer.datamodule.real_batches(metric.split, rank, world_size)
+                for images in tqdm(
+                    real, f"features of the real {metric.split} images", leave=False, disable=rank or None
+                ):
+                    metric.update(images.to(self.device), real=True)
+
+    def score(self, batch: Any) -> None:
+        """Shows one batch of samples to every metric."""
+        if self.trainer.sanity_checking:
+            return
+        images = to_uint8(self.sample(*batch))
+        for metric in self.metrics:
+            metric.update(images, real=False)
+
+    def finish_evaluation(self, prefix: str) -> None:
+        if self.trainer.sanity_checking:
+            return
+        self.results = [
+            {"name": metric.name, "value": metric.compute(), "protocol": metric.protocol() | self.protocol()}
+            for metric in self.metrics
+        ]
+        for result in self.results:
+            self.log(f"{prefix}/{result['name']}", result["value"])
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "generator": "average" if self.ema else "current",
+            "seed": self.seed,
+            "step": self.global_step,
+            "precision": "float32",
+        }
+
+    def on_validation_start(self) -> None:
+        self.start_evaluation()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.finish_evaluation("val")
+
+    def on_validation_end(self) -> None:
+        self.clock = (time.perf_counter(), self.global_step)  # images a second are those of training
+
+    def on_test_start(self) -> None:
+        self.start_evaluation()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.finish_evaluation("test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return to_uint8(self.sample(*batch))
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        theirs, ours = (
+            {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
+        )
+        differing = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"the checkpoint is of another architecture: {name} is {theirs.get(name, 'missing')} there and"
+                f" {ours.get(name, 'missing')} here, and {len(differing) - 1} more differ;"
+                " leave out the options that changed the networks, or train anew"
+            )
+
+
+def pieces(batch: Any, count: int) -> list[Any]:
+    """Cuts every tensor of a batch into `count` equal pieces along its first dimension."""
+    if count == 1:
+        return [batch]
+    return [tree_map_only(Tensor, lambda t, i=i: t.view(count, -1, *t.shape[1:])[i], batch) for i in range(count)]
+
+
+def join(batches: list[Any]) -> Any:
+    """Joins batches of one structure along the first dimension of their tensors."""
+    if len(batches) == 1:
+        return batches[0]
+    return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)

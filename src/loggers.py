@@ -1,0 +1,142 @@
+"""Where curves go: a CSV file, always, and Weights & Biases unless switched off."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+
+class CSV(Logger):
+    """One row a step in `metrics.csv`, complete on disk after every call.
+
+    Lightning's own CSVLogger deletes the file of the run that it resumes, and gives training and validation of one
+    step two rows.
+
+    Args:
+        run_dir: folder of the run.
+    """
+
+    def __init__(self, run_dir: str):
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        self.columns = ["step"]
+        self.last_row = 0  # where it begins in the file
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Takes up the rows of an earlier process, except those after `step`, which come again."""
+        if self.path.is_file():
+            with open(self.path, newline="") as file:
+                reader = csv.DictReader(file)
+                self.columns = list(reader.fieldnames or self.columns)
+                rows = [{k: v for k, v in row.items() if v != ""} | {"step": int(row["step"])} for row in reader]
+            self.rows = [row for row in rows if row["step"] <= step]
+            self._rewrite()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `config.yaml` lies beside the file."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        same_row = bool(self.rows) and self.rows[-1]["step"] == step
+        if same_row:
+            self.rows[-1].update(values)
+        else:
+            self.rows.append({"step": step, **values})
+        new_columns = [name for name in values if name not in self.columns]
+        self.columns += new_columns
+        if new_columns or not self.path.is_file():
+            self._rewrite()
+            return
+        with open(self.path, "r+", newline="") as file:
+            if same_row:
+                file.seek(self.last_row)
+                file.truncate()
+            else:
+                self.last_row = file.seek(0, os.SEEK_END)
+            csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+
+    def _rewrite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows[:-1])
+            self.last_row = file.tell()
+            writer.writerows(self.rows[-1:])
+
+
+class WandB(WandbLogger):
+    """Weights & Biases: online when you are logged in, else offline, without a prompt.
+
+    Args:
+        project: name of the project there.
+        name: name of the run; that of the run folder by default.
+        entity: user or team.
+        tags: for finding the run again.
+        group: runs that belong together, several seeds of one experiment for instance.
+    """
+
+    def __init__(
+        self,
+        project: str = "gan",
+        name: str | None = None,
+        entity: str | None = None,
+        tags: list[str] | None = None,
+        group: str | None = None,
+    ):
+        mode = os.environ.get("WANDB_MODE")
+        self.offline = mode in ("offline", "dryrun") or (mode is None and not _logged_in())
+        super().__init__(
+            project=project, name=name, entity=entity, tags=tags, group=group, offline=self.offline, save_dir="."
+        )
+
+    def place(self, run_dir: str) -> None:
+        """Puts the run's files into `run_dir`, and goes on with the run that is there."""
+        folder = Path(run_dir)
+        del self._wandb_init["anonymous"]  # wandb warns that it ignores it
+        self._save_dir = self._wandb_init["dir"] = str(folder)
+        self._wandb_init["name"] = self._wandb_init["name"] or folder.name
+        earlier = folder / "wandb" / "run_id"
+        if earlier.is_file():
+            self._wandb_init["id"] = self._id = earlier.read_text().strip()
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            # wandb falls back to the system's temporary folder where its own does not exist
+            folder = Path(self._save_dir) / "wandb"
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.offline:
+                os.environ["WANDB_SILENT"] = "true"
+            run = super().experiment
+            (folder / "run_id").write_text(str(run.id))
+            if self.offline:
+                rank_zero_info(
+                    f"W&B is offline (not logged in): `wandb sync {Path(run.dir).parent}` uploads the run later"
+                )
+            return run
+        return super().experiment
+
+
+def _logged_in() -> bool:
+    from requests.utils import get_netrc_auth
+
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    return bool(os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or get_netrc_auth(host))

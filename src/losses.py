@@ -1,0 +1,103 @@
+"""What the two players minimize, from logits. `real_logits` = D(x), `fake_logits` = D(G(z)), each [B]."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Loss:
+    """The objective of both players; both are minimized.
+
+    Attributes:
+        relativistic: the generator's loss compares fakes with reals, so its step draws a real batch too; otherwise
+            `real_logits` of `generator` is None.
+    """
+
+    relativistic: bool = False
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """Logits [B] -> scalar that the generator minimizes."""
+        raise NotImplementedError
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Logits [B] -> scalar that the discriminator minimizes."""
+        raise NotImplementedError
+
+
+# With the logit l and the sigmoid s: -log s(l) = softplus(-l) and -log(1 - s(l)) = softplus(l), finite for every l.
+
+
+class Minimax(Loss):
+    """The zero-sum game of Goodfellow et al., arXiv:1406.2661, Eq. 1; its generator learns little while D wins."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return -F.softplus(fake_logits).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+class NonSaturating(Loss):
+    """The discriminator of `Minimax`; the generator maximizes log D(G(z)), arXiv:1406.2661, Section 3."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return F.softplus(-fake_logits).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+class Hinge(Loss):
+    """Logits beyond the margin 1 no longer count for the discriminator; Lim & Ye, arXiv:1705.02894."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return -fake_logits.mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+class LeastSquares(Loss):
+    """Regression of the logits to 1 (real) and 0 (fake); Mao et al., arXiv:1611.04076, Eq. 9."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return (fake_logits - 1).square().mean() / 2
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return (real_logits - 1).square().mean() / 2 + fake_logits.square().mean() / 2
+
+
+class Wasserstein(Loss):
+    """Difference of means; Arjovsky et al., arXiv:1701.07875, Eq. 2. Needs a Lipschitz D, as by `GradientPenalty`."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return -fake_logits.mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return fake_logits.mean() - real_logits.mean()
+
+
+class RelativisticPairing(Loss):
+    """Each fake is judged against one real: RpGAN, arXiv:1807.00734, with R1 and R2 the R3GAN of arXiv:2501.05441.
+
+    Raises:
+        ValueError: if the two batches differ in size, since they are compared in pairs.
+    """
+
+    relativistic = True
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return F.softplus(margin(real_logits, fake_logits)).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return F.softplus(-margin(real_logits, fake_logits)).mean()
+
+
+def margin(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+    """D(x) - D(G(z)) in pairs: by how much each real looks more real than its fake."""
+    assert real_logits is not None, "a relativistic loss needs the logits of a real batch"
+    if real_logits.shape != fake_logits.shape:
+        raise ValueError(
+            f"RelativisticPairing compares pairs: {len(real_logits)} real and {len(fake_logits)} fake images; "
+            "set both batch sizes equal"
+        )
+    return real_logits - fake_logits

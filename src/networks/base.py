@@ -1,0 +1,71 @@
+"""What the training step knows of its two players. Every family of networks subclasses both."""
+
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """The facts of the data that both players are built from; the command line links them from the data.
+
+    Args:
+        image_size: height and width in pixels.
+        channels: of the image: 1 grey, 3 RGB, 4 RGBA, or any other number.
+        num_classes: of the condition, a class label [B] of dtype int64; 0: unconditional.
+
+    Raises:
+        ValueError: for a size or number of channels below 1, or a negative number of classes.
+    """
+
+    def __init__(self, image_size: tuple[int, int], channels: int, num_classes: int = 0):
+        super().__init__()
+        height, width = image_size
+        if min(height, width, channels) < 1:
+            raise ValueError(f"image_size {height}x{width} and channels {channels} must be at least 1")
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 (unconditional) or more, not {num_classes}")
+        self.image_size = (height, width)
+        self.channels = channels
+        self.num_classes = num_classes
+
+    def check_condition(self, condition: Tensor | None) -> None:
+        """Refuse labels that would be ignored, and their absence where they are needed.
+
+        Raises:
+            ValueError: if `condition` is given to an unconditional network or missing from a conditional one.
+        """
+        if self.num_classes > 0 and condition is None:
+            raise ValueError(f"{type(self).__name__} has num_classes={self.num_classes}: pass a class label per image")
+        if self.num_classes == 0 and condition is not None:
+            raise ValueError(f"{type(self).__name__} is unconditional: set num_classes, or pass no condition")
+
+
+class Generator(Network):
+    """Latents to images: `forward(z [B, *latent_shape], condition=None) -> [B, channels, H, W]` in [-1, 1].
+
+    Args:
+        image_size: height and width in pixels.
+        channels: of the image.
+        num_classes: of the condition; 0: unconditional.
+        latent_shape: of one latent, which is drawn from N(0, 1).
+
+    Raises:
+        ValueError: for facts that no image has, see `Network`.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int], channels: int, num_classes: int = 0, *, latent_shape: tuple[int, ...]
+    ):
+        super().__init__(image_size, channels, num_classes)
+        self.latent_shape = tuple(latent_shape)
+
+
+class Discriminator(Network):
+    """Images to logits: `forward(x [B, channels, H, W], condition=None) -> [B]`, high where x looks real.
+
+    Args:
+        image_size: height and width in pixels.
+        channels: of the image.
+        num_classes: of the condition; 0: unconditional.
+
+    Raises:
+        ValueError: for facts that no image has, see `Network`.
+    """

@@ -1,0 +1,121 @@
+"""Deep convolutional GAN (Radford et al., arXiv:1511.06434)."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.networks import base, layers
+
+
+def initialize(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), biases 0 (arXiv:1511.06434, Section 4); gains of batch normalization from N(1, 0.02).
+
+    For `Module.apply`. The gains of a conditional batch normalization keep their 1.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d) and module.affine:
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    elif isinstance(module, layers.ProjectionHead) and hasattr(module, "embed"):
+        nn.init.normal_(module.embed.weight, 0.0, 0.02)
+
+
+class Generator(base.Generator):
+    """A linear layer to a small grid, then transposed convolutions; classes by conditional batch normalization.
+
+    Args:
+        image_size: height and width in pixels, multiples of 2**num_blocks.
+        channels: of the image.
+        num_classes: of the condition; 0: unconditional.
+        latent_dim: length of the latent.
+        width: channels of the feature map before the image; they double with each block towards the latent.
+        num_blocks: number of up-samplings by 2, from the grid to the image.
+
+    Raises:
+        ValueError: if 2**num_blocks does not divide the height and the width.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 100,
+        width: int = 64,
+        num_blocks: int = 3,
+    ):
+        super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
+        height_0, width_0 = layers.grid_size(image_size, num_blocks)
+        widths = [width * 2**i for i in reversed(range(num_blocks))]
+        self.grid = (widths[0], height_0, width_0)
+        self.linear = nn.Linear(latent_dim, widths[0] * height_0 * width_0)
+        self.norms = nn.ModuleList(layers.ConditionalBatchNorm2d(w, num_classes) for w in widths)
+        self.upsamplings = nn.ModuleList(
+            # A bias before batch normalization has no effect.
+            [nn.ConvTranspose2d(w, half, 4, stride=2, padding=1, bias=False) for w, half in pairwise(widths)]
+            + [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)]
+        )
+        self.apply(initialize)
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
+        self.check_condition(condition)
+        x = self.linear(z).unflatten(1, self.grid)
+        for norm, upsampling in zip(self.norms, self.upsamplings, strict=True):
+            x = upsampling(F.relu(norm(x, condition)))
+        return torch.tanh(x)
+
+
+class Discriminator(base.Discriminator):
+    """Strided convolutions, then a linear layer over the last grid; classes by projection (arXiv:1802.05637).
+
+    Args:
+        image_size: height and width in pixels, multiples of 2**num_blocks.
+        channels: of the image.
+        num_classes: of the condition; 0: unconditional.
+        width: channels after the first convolution; they double with each further one.
+        num_blocks: number of down-samplings by 2.
+        batch_norm: after every convolution but the first; not under a gradient penalty.
+        spectral_norm: on every layer (arXiv:1802.05957), which is meant for batch_norm false.
+        dropout: probability of dropping a feature after each convolution, 0 to 1.
+
+    Raises:
+        ValueError: if 2**num_blocks does not divide the height and the width.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        num_classes: int = 0,
+        width: int = 64,
+        num_blocks: int = 3,
+        batch_norm: bool = True,
+        spectral_norm: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__(image_size, channels, num_classes)
+        height_0, width_0 = layers.grid_size(image_size, num_blocks)
+        widths = [channels, *(width * 2**i for i in range(num_blocks))]
+        self.features = nn.Sequential()
+        for i, (num_inputs, num_outputs) in enumerate(pairwise(widths)):
+            normalized = batch_norm and i > 0
+            self.features.append(nn.Conv2d(num_inputs, num_outputs, 4, stride=2, padding=1, bias=not normalized))
+            if normalized:
+                self.features.append(nn.BatchNorm2d(num_outputs))
+            self.features.append(nn.LeakyReLU(0.2))
+            if dropout > 0:
+                self.features.append(nn.Dropout(dropout))
+        self.head = layers.ProjectionHead(widths[-1] * height_0 * width_0, num_classes)
+        self.apply(initialize)
+        if spectral_norm:
+            layers.add_spectral_norm(self)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
+        self.check_condition(condition)
+        return self.head(self.features(x).flatten(1), condition)

@@ -1,0 +1,111 @@
+"""What two families of networks share."""
+
+from math import gcd
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+
+def grid_size(image_size: tuple[int, int], num_blocks: int, option: str = "num_blocks") -> tuple[int, int]:
+    """The grid that `num_blocks` steps of factor 2 connect with the image.
+
+    Args:
+        image_size: height and width in pixels.
+        num_blocks: number of up-samplings (or down-samplings) by 2.
+        option: name of the constructor argument that holds `num_blocks`, for the message.
+
+    Returns:
+        Height and width of the grid: those of the image, divided by 2**num_blocks.
+
+    Raises:
+        ValueError: if 2**num_blocks does not divide both sides; names the nearest sizes that it divides.
+    """
+    if num_blocks < 1:
+        raise ValueError(f"{option} must be at least 1, not {num_blocks}")
+    height, width = image_size
+    factor = 2**num_blocks
+    if height % factor == 0 and width % factor == 0:
+        return height // factor, width // factor
+    below = (height // factor * factor, width // factor * factor)
+    above = (-(-height // factor) * factor, -(-width // factor) * factor)
+    nearest = " and ".join(f"{h}x{w}" for h, w in (below, above) if min(h, w) > 0)
+    common = gcd(height, width)
+    fits = (common & -common).bit_length() - 1  # the largest power of 2 that divides both sides
+    remedy = f", or set {option}={fits}" if fits else ""
+    raise ValueError(
+        f"image_size {height}x{width} is not a multiple of {factor} ({option}={num_blocks}): "
+        f"resize the images, nearest {nearest}{remedy}, or take a network of src.networks.mlp"
+    )
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch normalization with a gain and a bias per class; without classes, the ordinary one.
+
+    de Vries et al., arXiv:1707.00683, with a table instead of their network. The normalization is a module inside this
+    one, not its base class, so that `SyncBatchNorm.convert_sync_batchnorm` replaces it and leaves the gains in place.
+
+    Args:
+        num_features: channels of the feature map.
+        num_classes: of the condition; 0: one gain and one bias for all.
+    """
+
+    def __init__(self, num_features: int, num_classes: int = 0):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_features, affine=num_classes == 0)
+        if num_classes > 0:
+            self.gain = nn.Embedding(num_classes, num_features)
+            self.bias = nn.Embedding(num_classes, num_features)
+            nn.init.ones_(self.gain.weight)
+            nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Feature maps [B, num_features, H, W], labels [B] -> the same shape."""
+        x = self.norm(x)
+        if condition is None:
+            return x
+        # In the dtype of x: float32 gains would silently promote a bfloat16 feature map.
+        gain = self.gain(condition)[:, :, None, None].to(x.dtype)
+        bias = self.bias(condition)[:, :, None, None].to(x.dtype)
+        return gain * x + bias
+
+
+class ProjectionHead(nn.Module):
+    """Features to logits: psi(h) + <embed(y), h>, Miyato & Koyama, arXiv:1802.05637, Fig. 1d; without classes, psi(h).
+
+    Args:
+        num_features: of h.
+        num_classes: of the condition y; 0: unconditional.
+    """
+
+    def __init__(self, num_features: int, num_classes: int = 0):
+        super().__init__()
+        self.psi = nn.Linear(num_features, 1)
+        if num_classes > 0:
+            self.embed = nn.Embedding(num_classes, num_features)
+
+    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features [B, num_features], labels [B] -> logits [B]."""
+        logits = self.psi(h).squeeze(1)
+        if condition is None:
+            return logits
+        return logits + (self.embed(condition) * h).sum(1)
+
+
+def add_spectral_norm(network: nn.Module) -> None:
+    """Divide every weight matrix of `network`, embeddings too, by its largest singular value.
+
+    Miyato et al., arXiv:1802.05957, Eq. 8 and Algorithm 1; a convolution counts as the matrix
+    [out, in * height * width]. Call it after initialization: the power iteration starts from the weights it finds.
+
+    Args:
+        network: changed in place.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+            parametrizations.spectral_norm(module)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest neighbour, factor 2: [B, C, H, W] -> [B, C, 2H, 2W]."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")

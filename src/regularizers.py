@@ -1,0 +1,131 @@
+"""Penalties on the discriminator, added to its loss by the training step."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Regularizer:
+    """A penalty on the discriminator; the training step adds weight * every * penalty to its loss.
+
+    Args:
+        weight: factor of the penalty, 0 or more.
+        every: evaluate at every this many discriminator updates, 1 or more; the expected objective stays the same,
+            since the training step multiplies by it (lazy regularization, arXiv:1912.04958, Section 3.1).
+
+    Attributes:
+        gradient_penalty: differentiates the discriminator with respect to its input.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    gradient_penalty: bool = False
+
+    def __init__(self, weight: float, every: int = 1):
+        if weight < 0:
+            raise ValueError(f"weight of {type(self).__name__} must be 0 or more, not {weight}")
+        if every < 1:
+            raise ValueError(f"every of {type(self).__name__} must be 1 or more, not {every}")
+        self.weight = weight
+        self.every = every
+
+    def check(self, discriminator: nn.Module) -> None:
+        """Refuse a discriminator that the penalty is not defined for.
+
+        Raises:
+            ValueError: for a gradient penalty on batch normalization, where a logit depends on the other images, so
+                that the gradient of the sum of the logits is no longer the gradient of each (arXiv:1704.00028,
+                Section 4).
+        """
+        if self.gradient_penalty and any(isinstance(module, _BatchNorm) for module in discriminator.modules()):
+            raise ValueError(
+                f"{type(self).__name__} needs the gradient of each logit by its own image, and batch normalization in "
+                "the discriminator mixes them: set batch_norm to false, or remove the penalty"
+            )
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+        """The penalty, without `weight` and `every`.
+
+        Args:
+            discriminator: D.
+            real: images [B, C, H, W].
+            fake: images [B, C, H, W].
+            condition: of both batches, or None.
+
+        Returns:
+            Scalar with a graph to the parameters of D.
+        """
+        raise NotImplementedError
+
+
+def input_gradient(discriminator: nn.Module, images: Tensor, condition: Tensor | None) -> Tensor:
+    """grad_x D(x) of each image, [B, C * H * W], itself differentiable by the parameters of D.
+
+    Always in float32: the squares of small gradients underflow, and their rounding is amplified, in half precision.
+    """
+    with torch.autocast(device_type=images.device.type, enabled=False):
+        x = images.detach().float().requires_grad_(True)
+        # `forward` instead of a call: after Module.compile() a call is compiled, without double backward.
+        logits = discriminator.forward(x, condition)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        return gradient.flatten(1)
+
+
+class R1(Regularizer):
+    """1/2 E ||grad_x D(x)||^2 over real x; Mescheder et al., arXiv:1801.04406, Eq. 9, where `weight` is gamma.
+
+    Args:
+        weight: gamma, 0 or more; 0.0002 * H * W / batch_size is a start (NVlabs/stylegan2-ada-pytorch).
+        every: evaluate at every this many discriminator updates, rescaled by it; 16 in StyleGAN2.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    gradient_penalty = True
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+        return input_gradient(discriminator, real, condition).square().sum(1).mean() / 2
+
+
+class R2(Regularizer):
+    """1/2 E ||grad_x D(x)||^2 over fake x; Mescheder et al., arXiv:1801.04406, Eq. 10, where `weight` is gamma.
+
+    Args:
+        weight: gamma, 0 or more; beside R1 in R3GAN (arXiv:2501.05441), with the same gamma.
+        every: evaluate at every this many discriminator updates, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    gradient_penalty = True
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+        return input_gradient(discriminator, fake, condition).square().sum(1).mean() / 2
+
+
+class GradientPenalty(Regularizer):
+    """E (||grad_x D(x)|| - 1)^2 between real and fake images; WGAN-GP, Gulrajani et al., arXiv:1704.00028, Eq. 3.
+
+    Args:
+        weight: lambda, 0 or more.
+        every: evaluate at every this many discriminator updates, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    gradient_penalty = True
+
+    def __init__(self, weight: float = 10.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+        real, fake = real.detach().float(), fake.detach().float()
+        alpha = torch.rand(len(real), 1, 1, 1, device=real.device)  # one per image, arXiv:1704.00028, Algorithm 1
+        between = alpha * real + (1 - alpha) * fake
+        # vector_norm has the gradient 0 at 0, where sqrt(sum of squares) has NaN.
+        norm = torch.linalg.vector_norm(input_gradient(discriminator, between, condition), dim=1)
+        return (norm - 1).square().mean()

@@ -1,0 +1,480 @@
+"""Image folders: every format and mode, classes, the cache, and what goes wrong."""
+
+import errno
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.data import images as images_module
+from src.data.folder import ImageFolder
+
+NOISE = np.random.RandomState(0).randint(0, 256, (6, 5, 4)).astype(np.uint8)  # height 6, width 5
+RGB, GREY = NOISE[..., :3], NOISE[..., 0]
+
+
+def save(path, array_or_image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = array_or_image if isinstance(array_or_image, Image.Image) else Image.fromarray(array_or_image)
+    image.save(path, **options)
+
+
+def folder(root, **options):
+    return ImageFolder(str(root), cache_dir=str(root.parent / "cache"), **options)
+
+
+def pixels(root, **options):
+    data = folder(root, **options)
+    data.prepare_data()
+    data.setup("fit")
+    return np.array(data.split("train")[0])
+
+
+def one(tmp_path, name, array_or_image, channels, options=None, **data_options):
+    save(tmp_path / "one" / name, array_or_image, **(options or {}))
+    (image,) = pixels(tmp_path / "one", channels=channels, **data_options)
+    return image.transpose(1, 2, 0).squeeze()
+
+
+def luma(rgb):  # ITU-R 601
+    return rgb @ np.array([0.299, 0.587, 0.114])
+
+
+def on_white(rgba):
+    alpha = rgba[..., 3:] / 255
+    return rgba[..., :3] * alpha + 255 * (1 - alpha)
+
+
+def close(image, expected, tolerance=1):
+    return image.shape == expected.shape and np.abs(image.astype(float) - expected).max() <= tolerance
+
+
+def error_of(call, kind=ValueError):
+    with pytest.raises(kind) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- formats and modes
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.TIF", "a.webp"])
+def test_lossless_formats_are_exact(tmp_path, name):
+    options = {"lossless": True} if name.endswith("webp") else {}
+    assert np.array_equal(one(tmp_path, name, RGB, 3, options), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.gif"])
+def test_lossy_formats_are_near(tmp_path, name):
+    smooth = np.linspace(0, 255, 32, dtype=np.uint8)[:, None, None] * np.ones((1, 24, 3), np.uint8)
+    assert close(one(tmp_path, name, smooth, 3, {} if name == "a.gif" else {"quality": 95}), smooth, tolerance=6)
+
+
+def test_grey_modes(tmp_path):
+    assert np.array_equal(one(tmp_path / "L", "a.png", GREY, 1), GREY)
+    bits = Image.fromarray(GREY).convert("1", dither=Image.Dither.NONE)
+    assert np.array_equal(one(tmp_path / "1", "a.png", bits, 1), np.where(GREY > 127, 255, 0))
+    assert np.array_equal(one(tmp_path / "as_rgb", "a.png", GREY, 3), np.stack([GREY] * 3, -1))
+
+
+def test_every_8_bit_level_survives_16_bits(tmp_path):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    deep = levels.astype(np.uint16) * 257
+    assert np.array_equal(one(tmp_path / "png", "a.png", deep, 1), levels)
+    assert np.array_equal(one(tmp_path / "tiff", "a.tiff", deep, 1), levels)
+    assert np.array_equal(one(tmp_path / "rgb", "a.png", deep, 3), np.stack([levels] * 3, -1))
+    big_endian = Image.frombytes("I;16B", (16, 16), deep.astype(">u2").tobytes())
+    assert np.array_equal(one(tmp_path / "big", "a.tiff", big_endian, 1), levels)
+    assert np.array_equal(one(tmp_path / "I", "a.tiff", deep.astype(np.int32), 1), levels)
+    between = np.array([[128, 129, 65406, 65407]], np.uint16)  # 257 * 0.5 = 128.5
+    assert one(tmp_path / "round", "a.png", between, 1).tolist() == [0, 1, 254, 255]
+
+
+def test_16_bit_colour(tmp_path):
+    def chunk(kind, content):  # Pillow reads such files but cannot write them
+        checksum = zlib.crc32(kind + content)
+        return len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
+
+    header = (5).to_bytes(4, "big") + (6).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
+    lines = b"".join(b"\0" + line.tobytes() for line in RGB.astype(">u2") * 257)
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert np.array_equal(pixels(tmp_path / "a")[0].transpose(1, 2, 0), RGB)
+
+
+def test_float_grey_levels_go_to_255(tmp_path):
+    levels = np.array([[0, 0.4, 127.6, 255, 300, -3]], np.float32)
+    assert one(tmp_path, "a.tiff", levels, 1).tolist() == [0, 0, 128, 255, 255, 0]
+    save(tmp_path / "unit" / "a.tiff", levels.clip(0, 1))
+    assert "0 to 255" in error_of(lambda: pixels(tmp_path / "unit"))
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    assert close(one(tmp_path / "3", "a.png", NOISE, 3), on_white(NOISE))
+    assert close(one(tmp_path / "1", "a.png", NOISE, 1), luma(on_white(NOISE)), tolerance=1.5)
+    image = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(NOISE[..., 3])])
+    assert close(one(tmp_path / "LA", "a.png", image, 1), on_white(NOISE[..., [0, 0, 0, 3]])[..., 0])
+
+
+def test_four_channels_keep_colour_and_alpha(tmp_path):
+    assert np.array_equal(one(tmp_path / "rgba", "a.png", NOISE, 4), NOISE)
+    opaque = one(tmp_path / "rgb", "a.png", RGB, 4)
+    assert np.array_equal(opaque[..., :3], RGB) and (opaque[..., 3] == 255).all()
+
+
+def test_palette(tmp_path):
+    image = Image.new("P", (2, 2))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1, 1, 0])
+    colours = np.array([[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]])
+    assert np.array_equal(one(tmp_path / "P", "a.png", image, 3), colours)
+    assert close(one(tmp_path / "grey", "a.png", image, 1), luma(colours))
+    transparent = one(tmp_path / "clear", "a.png", image, 3, {"transparency": 0})
+    assert transparent[0].tolist() == [[255, 255, 255], [200, 100, 50]]
+
+
+def test_cmyk(tmp_path):
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert close(one(tmp_path / "tiff", "a.tiff", cmyk, 3)[0, 0], np.array([255, 0, 0]))
+    assert close(one(tmp_path / "jpg", "a.jpg", cmyk, 3)[8, 8], np.array([255, 0, 0]), tolerance=4)
+    assert close(one(tmp_path / "grey", "a.tiff", cmyk, 1)[0, 0], np.array(76))
+
+
+def test_colour_to_grey_is_luma(tmp_path):
+    assert close(one(tmp_path, "a.png", RGB, 1), luma(RGB))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
+def test_orientation_is_applied(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :16] = 255  # the left half becomes the upper one
+    image = one(tmp_path, name, wide, 3, {"exif": exif})
+    assert image.shape == (32, 16, 3)
+    assert (image[:14] > 240).all() and (image[18:] < 15).all()
+
+
+# ---- sizes
+
+
+def test_crop_takes_the_centre_and_stretch_takes_all(tmp_path):
+    bars = np.zeros((8, 24, 3), np.uint8)
+    bars[:, :8, 0], bars[:, 8:16, 1], bars[:, 16:, 2] = 255, 255, 255
+    crop = one(tmp_path / "crop", "a.png", bars, 3, image_size=8)
+    assert (crop == [0, 255, 0]).all()
+    stretch = one(tmp_path / "stretch", "a.png", bars, 3, image_size=[8, 12], resize="stretch")
+    assert stretch.shape == (8, 12, 3)
+    assert stretch[0, [0, 5, 11]].argmax(-1).tolist() == [0, 1, 2]
+
+
+def test_not_square(tmp_path):
+    save(tmp_path / "a" / "x.png", RGB)
+    data = folder(tmp_path / "a")
+    assert (data.image_size, data.channels) == ((6, 5), 3)
+    assert np.array_equal(pixels(tmp_path / "a")[0].transpose(1, 2, 0), RGB)
+    assert pixels(tmp_path / "a", image_size=[3, 10]).shape == (1, 3, 3, 10)
+    assert pixels(tmp_path / "a", image_size=4).shape == (1, 3, 4, 4)
+
+
+def test_reduction_is_antialiased(tmp_path):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 200
+    assert close(one(tmp_path, "a.png", stripes, 1, image_size=8), np.full((8, 8), 100), tolerance=8)
+
+
+def test_sizes_that_differ_ask_for_one(tmp_path):
+    save(tmp_path / "a" / "x.png", RGB)
+    save(tmp_path / "a" / "y.png", np.zeros((9, 3, 3), np.uint8))
+    message = error_of(lambda: folder(tmp_path / "a"))
+    assert "height 6 to 9" in message and "width 3 to 5" in message and "--data.image_size" in message
+    assert folder(tmp_path / "a", image_size=4).channels == 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "channels"),
+    [([GREY, GREY], 1), ([GREY, RGB], 3), ([NOISE, RGB], 3), ([NOISE, NOISE], 4), ([NOISE, GREY], 3)],
+)
+def test_channels_are_found(tmp_path, arrays, channels):
+    for i, array in enumerate(arrays):
+        save(tmp_path / "a" / f"{i}.png", array)
+    assert folder(tmp_path / "a").channels == channels
+
+
+# ---- classes and layouts
+
+
+def tree(root, names):
+    for i, name in enumerate(names):
+        save(root / name, np.full((4, 4), i, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "labels"),
+    [
+        (["b/1.png", "a/1.png", "a/2.png", "b.b/1.png"], ["a", "b", "b.b"], [0, 0, 2, 1]),  # b.b/1 sorts before b/1
+        (["top/in/b/1.png", "top/in/a/deep/er/1.png", "top/in/a/2.png"], ["a", "b"], [0, 0, 1]),
+        (["1.png", "2.png"], [], None),
+        (["only/1.png", "only/2.png"], [], None),
+        (["a/1.png", "b/2.png", "3.png"], [], None),
+    ],
+)
+def test_classes_are_the_folders(tmp_path, names, classes, labels):
+    tree(tmp_path / "a", names)
+    (tmp_path / "a" / "empty").mkdir()
+    data = folder(tmp_path / "a")
+    data.setup("fit")
+    assert data.class_names == classes and data.num_classes == len(classes)
+    images, found = data.split("train")
+    assert found is None if labels is None else found.tolist() == labels
+    assert images[:, 0, 0, 0].tolist() == [names.index(name) for name in sorted(names)]
+
+
+def test_labels_can_be_hidden(tmp_path):
+    tree(tmp_path / "a", ["a/1.png", "b/1.png"])
+    data = folder(tmp_path / "a", labels=False)
+    data.setup("fit")
+    assert data.num_classes == 0 and data.split("train")[1] is None
+
+
+def test_what_is_ignored(tmp_path):
+    tree(tmp_path / "a", ["a.png", ".hidden.png", ".git/b.png", "__MACOSX/c.png"])
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    assert folder(tmp_path / "a").names["train"] == ["a.png"]
+
+
+def test_links_are_followed_once(tmp_path):
+    tree(tmp_path / "elsewhere", ["1.png"])
+    tree(tmp_path / "a", ["a/1.png"])
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "a" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "a" / "a")
+    assert folder(tmp_path / "a").names["train"] == ["a/1.png", "b/1.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", "top/"])
+def test_zip_equals_folder(tmp_path, prefix):
+    tree(tmp_path / "a", ["x/1.png", "x/2.png", "y/1.png", "__MACOSX/x/1.png"])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in (tmp_path / "a").rglob("*"):
+            archive.write(path, prefix + path.relative_to(tmp_path / "a").as_posix())
+    unpacked, packed = folder(tmp_path / "a"), folder(tmp_path / "a.zip")
+    for data in unpacked, packed:
+        data.prepare_data()
+        data.setup("fit")
+    assert packed.class_names == unpacked.class_names == ["x", "y"]
+    assert packed.image_size == unpacked.image_size
+    for a, b in zip(packed.split("train"), unpacked.split("train"), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_test_images(tmp_path):
+    tree(tmp_path / "a", ["cat/1.png", "dog/1.png"])
+    tree(tmp_path / "t", ["dog/1.png", "dog/2.png"])
+    data = folder(tmp_path / "a", test_root=str(tmp_path / "t"))
+    data.prepare_data()
+    assert data.split("test")[1].tolist() == [1, 1] and data.num_images("test") == 2
+    assert "only train" in error_of(lambda: folder(tmp_path / "a").split("test"))
+    tree(tmp_path / "u", ["cow/1.png", "dog/2.png"])
+    assert "unknown: cow" in error_of(lambda: folder(tmp_path / "a", test_root=str(tmp_path / "u")))
+    tree(tmp_path / "flat", ["1.png"])
+    assert "--data.labels false" in error_of(lambda: folder(tmp_path / "a", test_root=str(tmp_path / "flat")))
+    assert folder(tmp_path / "a", test_root=str(tmp_path / "flat"), labels=False).num_classes == 0
+
+
+# ---- cache
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """Counts the decoded files."""
+    counter, decode = SimpleNamespace(count=0), images_module.decode
+
+    def counting(*arguments):
+        counter.count += 1
+        return decode(*arguments)
+
+    monkeypatch.setattr(images_module, "decode", counting)
+    return counter
+
+
+def test_files_are_decoded_once(tmp_path, decodings):
+    tree(tmp_path / "a", ["1.png", "2.png", "3.png"])
+    first = pixels(tmp_path / "a")
+    assert decodings.count == 3
+    assert np.array_equal(pixels(tmp_path / "a"), first)
+    assert decodings.count == 3
+    (tmp_path / "a").rename(tmp_path / "moved")
+    pixels(tmp_path / "moved")
+    assert decodings.count == 3
+    data = folder(tmp_path / "moved")
+    data.setup("fit")
+    assert isinstance(data.split("train")[0], np.memmap) and not data.split("train")[0].flags.writeable
+
+
+def test_change_of_a_file_or_an_option_decodes_again(tmp_path, decodings):
+    tree(tmp_path / "a", ["1.png", "2.png"])
+    pixels(tmp_path / "a")
+    os.utime(tmp_path / "a" / "1.png", ns=(0, 0))
+    pixels(tmp_path / "a")
+    assert decodings.count == 4
+    (tmp_path / "a" / "2.png").rename(tmp_path / "a" / "3.png")
+    pixels(tmp_path / "a")
+    assert decodings.count == 6
+    for options in ({"image_size": 3}, {"channels": 3}, {"image_size": 3, "resize": "stretch"}):
+        before = decodings.count
+        pixels(tmp_path / "a", **options)
+        assert decodings.count == before + 2
+
+
+def test_changed_zip_is_decoded_again(tmp_path):
+    for level in (10, 20):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((4, 4), level, np.uint8)).save(buffer, "bmp")  # same size, other content
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("1.bmp"), buffer.getvalue())
+        os.utime(tmp_path / "a.zip", ns=(0, 0))
+        assert (pixels(tmp_path / "a.zip") == level).all()
+
+
+def test_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path):
+    tree(tmp_path / "a", [f"{i}.png" for i in range(40)])
+    cache = tmp_path / "cache"
+    slow = (
+        "import sys, time; from src.data import images; from src.data.folder import ImageFolder\n"
+        "decode = images.decode\n"
+        "def slow(*arguments): time.sleep(0.5); return decode(*arguments)\n"
+        "images.decode = slow\n"
+        "ImageFolder(sys.argv[1], cache_dir=sys.argv[2]).prepare_data()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow, str(tmp_path / "a"), str(cache)])
+    deadline = time.monotonic() + 60
+    while not list(cache.glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(cache.glob("*.part")) and not list(cache.glob("*.npy"))
+    tree(tmp_path / "other", ["1.png"])
+    assert pixels(tmp_path / "other").shape[0] == 1
+    assert not list(cache.glob("*.part"))
+    assert pixels(tmp_path / "a")[:, 0, 0, 0].tolist() == [
+        int(name[:-4]) for name in folder(tmp_path / "a").names["train"]
+    ]
+
+
+def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
+    tree(tmp_path / "a", ["1.png"])
+    monkeypatch.setattr(images_module, "decode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pixels(tmp_path / "a")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".npy", ".part")]
+
+
+def test_order_does_not_depend_on_the_threads(tmp_path, monkeypatch):
+    decode = images_module.decode
+
+    def unsteady(*arguments):
+        result = decode(*arguments)
+        time.sleep(0.002 * (int(result[0, 0, 0]) % 3))
+        return result
+
+    monkeypatch.setattr(images_module, "decode", unsteady)
+    monkeypatch.setattr(images_module.os, "cpu_count", lambda: 7)
+    names = [f"{i:03}.png" for i in range(60)]
+    tree(tmp_path / "a", names)
+    assert pixels(tmp_path / "a")[:, 0, 0, 0].tolist() == list(range(60))
+
+
+# ---- what goes wrong
+
+
+def test_unreadable_files_are_named_and_skipped(tmp_path):
+    tree(tmp_path / "a", [f"{label}/{i}.png" for label in "xy" for i in range(10)])
+    (tmp_path / "a" / "x" / "3.png").write_bytes(b"not an image")
+    truncated = tmp_path / "a" / "y" / "0.png"
+    truncated.write_bytes(truncated.read_bytes()[:45])
+    (tmp_path / "a" / "y" / "5.png").unlink()
+    (tmp_path / "a" / "y" / "5.png").symlink_to("nowhere.png")
+    with pytest.warns(UserWarning) as caught:
+        data = folder(tmp_path / "a", max_bad=0.2)
+        data.prepare_data()
+    (message,) = [str(w.message) for w in caught if "unreadable" in str(w.message)]
+    assert "3 unreadable of 20" in message and "\n" not in message
+    assert all(name in message for name in ("x/3.png", "y/0.png", "y/5.png"))
+    data.setup("fit")
+    images, labels = data.split("train")
+    assert images[:, 0, 0, 0].tolist() == [i for i in range(20) if i not in (3, 10, 15)]
+    assert np.bincount(labels).tolist() == [9, 8]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder(tmp_path / "a", max_bad=0.2).prepare_data()  # from the cache, silently
+    assert "x/3.png" in error_of(lambda: folder(tmp_path / "a", max_bad=0.1).prepare_data())  # also from the cache
+
+
+def test_too_many_unreadable_files_stop(tmp_path):
+    tree(tmp_path / "a", [f"{i:03}.png" for i in range(100)])
+    for i in range(30, 50):
+        (tmp_path / "a" / f"{i:03}.png").write_bytes(b"not an image")
+    message = error_of(lambda: pixels(tmp_path / "a"))
+    assert "20 unreadable of 100 files (20.00%)" in message and "--data.max_bad" in message
+    assert "039.png" in message and "040.png" not in message and "and 10 more" in message
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(b"not an image")
+    assert "can be read" in error_of(lambda: pixels(tmp_path / "a"))
+    assert "none" in error_of(lambda: pixels(tmp_path / "a", image_size=4, channels=1, max_bad=1.0))
+
+
+def test_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
+    tree(tmp_path / "a", ["1.png", "2.png"])
+    save(tmp_path / "a" / "bomb.png", np.zeros((100, 100), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.warns(UserWarning, match="DecompressionBomb"):
+        assert len(pixels(tmp_path / "a", max_bad=0.5)) == 2
+
+
+def test_too_small_disk_is_noticed_before_decoding(tmp_path, monkeypatch, decodings):
+    tree(tmp_path / "a", ["1.png"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    message = error_of(lambda: pixels(tmp_path / "a", image_size=1000, channels=3), OSError)
+    assert "3 MB needed" in message and "0 MB free" in message and "--data.cache_dir" in message
+    assert decodings.count == 0
+
+
+def test_disk_that_fills_up_while_decoding(tmp_path, monkeypatch):
+    tree(tmp_path / "a", ["1.png"])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images_module.os, "fsync", full)
+    assert "--data.cache_dir" in error_of(lambda: pixels(tmp_path / "a"), OSError)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".npy", ".part")]
+
+
+def test_wrong_roots(tmp_path):
+    assert "does not exist" in error_of(lambda: folder(tmp_path / "none"), FileNotFoundError)
+    (tmp_path / "empty").mkdir()
+    assert "no image" in error_of(lambda: folder(tmp_path / "empty"))
+    (tmp_path / "file.tar").write_text("no zip")
+    assert "neither a folder nor a .zip" in error_of(lambda: folder(tmp_path / "file.tar"))
+
+
+def test_facts_need_no_decoding(tmp_path, decodings):
+    tree(tmp_path / "a", ["x/1.png", "y/1.png"])
+    data = folder(tmp_path / "a")
+    assert (data.image_size, data.channels, data.num_classes) == ((4, 4), 1, 2)
+    assert decodings.count == 0 and not (tmp_path / "cache").exists()

@@ -1,0 +1,202 @@
+"""Regularizers: closed forms, the second derivative, float32 under autocast, and what they refuse."""
+
+import pytest
+import torch
+from torch import nn
+
+from src import regularizers
+
+PENALTIES = [regularizers.R1, regularizers.R2, regularizers.GradientPenalty]
+
+
+class Linear(nn.Module):
+    """D(x) = <w_y, x>; its gradient is w_y everywhere."""
+
+    def __init__(self, num_classes: int = 1):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(num_classes, 3 * 4 * 4))
+
+    def forward(self, x, condition=None):
+        w = self.w[0] if condition is None else self.w[condition]
+        return (w * x.flatten(1)).sum(1)
+
+
+class Quadratic(nn.Module):
+    """D(x) = x^T A x / 2; its gradient is the symmetric part of A times x."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(48, 48))
+
+    def forward(self, x, condition=None):
+        x = x.flatten(1)
+        return (x @ self.a * x).sum(1) / 2
+
+    def gradient(self, x):
+        return x.flatten(1) @ (self.a + self.a.T) / 2
+
+
+class Convolutional(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x, condition=None):
+        return super().forward(x).squeeze(1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def real():
+    return torch.rand(5, 3, 4, 4) * 2 - 1
+
+
+@pytest.fixture
+def fake():
+    return torch.rand(5, 3, 4, 4) * 2 - 1
+
+
+def test_a_linear_discriminator_has_the_penalties_of_its_weight(real, fake):
+    discriminator = Linear()
+    norm = discriminator.w.norm()
+    torch.testing.assert_close(regularizers.R1(1.0).penalty(discriminator, real, fake, None), norm**2 / 2)
+    torch.testing.assert_close(regularizers.R2(1.0).penalty(discriminator, real, fake, None), norm**2 / 2)
+    torch.testing.assert_close(regularizers.GradientPenalty().penalty(discriminator, real, fake, None), (norm - 1) ** 2)
+
+
+def test_r1_is_taken_at_the_real_images_and_r2_at_the_fakes(real, fake):
+    discriminator = Quadratic()
+    for regularizer, images in [(regularizers.R1(1.0), real), (regularizers.R2(1.0), fake)]:
+        expected = discriminator.gradient(images).norm(dim=1).square().mean() / 2
+        torch.testing.assert_close(regularizer.penalty(discriminator, real, fake, None), expected)
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_the_penalty_is_free_of_weight_and_every(regularizer, real, fake):
+    discriminator, penalties = Quadratic(), []
+    for weight, every in [(1.0, 1), (7.0, 16)]:
+        torch.manual_seed(1)
+        penalties.append(regularizer(weight, every).penalty(discriminator, real, fake, None))
+    assert penalties[0] == penalties[1]
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_each_image_is_judged_under_its_own_condition(regularizer, real, fake):
+    discriminator, condition = Linear(num_classes=3), torch.tensor([0, 2, 2, 1, 0])
+    norms = discriminator.w[condition].norm(dim=1)
+    expected = (norms - 1).square() if regularizer is regularizers.GradientPenalty else norms.square() / 2
+    torch.testing.assert_close(regularizer(1.0).penalty(discriminator, real, fake, condition), expected.mean())
+
+
+def test_the_gradient_penalty_draws_one_point_per_image_on_the_line_from_fake_to_real(real, fake):
+    class Recorder(Linear):
+        def forward(self, x, condition=None):
+            self.x = x.detach()
+            return super().forward(x)
+
+    discriminator = Recorder()
+    regularizers.GradientPenalty().penalty(discriminator, real, fake, None)
+    alpha = ((discriminator.x - fake) / (real - fake)).flatten(1)
+    torch.testing.assert_close(alpha, alpha.median(dim=1, keepdim=True).values.expand_as(alpha), rtol=0, atol=1e-3)
+    assert (alpha > -1e-3).all() and (alpha < 1 + 1e-3).all() and alpha[:, 0].std() > 0.05
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_the_second_derivative_agrees_with_finite_differences(regularizer, real, fake):
+    def penalty():
+        torch.manual_seed(1)  # the points of the gradient penalty
+        return regularizer(1.0).penalty(discriminator, real, fake, None)
+
+    discriminator = Quadratic()
+    penalty().backward()
+    direction = torch.randn_like(discriminator.a)
+    slope = (discriminator.a.grad * direction).sum()
+    discriminator.a.data += 0.01 * direction
+    above = penalty().detach()
+    discriminator.a.data -= 0.02 * direction
+    below = penalty().detach()
+    torch.testing.assert_close((above - below) / 0.02, slope, rtol=1e-2, atol=1e-2)
+
+
+def test_the_second_derivative_of_a_network_agrees_with_functional_differentiation(real, fake):
+    discriminator = Convolutional()
+    parameters = {name: p.detach() for name, p in discriminator.named_parameters()}
+
+    def r1(parameters):
+        def logit(x):
+            return torch.func.functional_call(discriminator, parameters, (x[None],))[0]
+
+        return torch.vmap(torch.func.grad(logit))(real).flatten(1).square().sum(1).mean() / 2
+
+    regularizers.R1(1.0).penalty(discriminator, real, fake, None).backward()
+    for name, expected in torch.func.grad(r1)(parameters).items():
+        gradient = discriminator.get_parameter(name).grad
+        torch.testing.assert_close(torch.zeros_like(expected) if gradient is None else gradient, expected)
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_autocast_changes_neither_the_penalty_nor_its_gradient(regularizer, real, fake):
+    results = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        discriminator = Convolutional()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            discriminator(real)  # fills autocast's cache of bfloat16 weights, as the logits of a step do
+            penalty = regularizer(1.0).penalty(discriminator, real, fake, None)
+        penalty.backward()
+        results.append([penalty.detach(), *(p.grad for p in discriminator.parameters() if p.grad is not None)])
+    assert results[1][0].dtype == torch.float32
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_bfloat16_fakes_are_penalized_in_float32(regularizer, real, fake):
+    penalty = regularizer(1.0).penalty(Quadratic(), real, fake.bfloat16(), None)
+    assert penalty.dtype == torch.float32 and penalty.isfinite()
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_nothing_flows_back_to_the_generator(regularizer, real, fake):
+    fake.requires_grad_(True)
+    regularizer(1.0).penalty(Quadratic(), real, fake, None).backward()
+    assert fake.grad is None
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_a_flat_discriminator_has_a_finite_gradient(regularizer, real, fake):
+    discriminator = Linear()
+    nn.init.zeros_(discriminator.w)
+    penalty = regularizer(1.0).penalty(discriminator, real, fake, None)
+    penalty.backward()
+    assert penalty.item() == (1 if regularizer is regularizers.GradientPenalty else 0)
+    assert discriminator.w.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_a_discriminator_compiled_in_place_is_differentiated_twice(regularizer, real, fake):
+    discriminator = Convolutional()
+    discriminator.compile(backend="aot_eager")  # AOTAutograd is where the second derivative is refused
+    regularizer(1.0).penalty(discriminator, real, fake, None).backward()
+    assert discriminator[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm])
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_batch_normalization_is_refused_under_a_gradient_penalty(regularizer, norm):
+    with pytest.raises(ValueError, match="set batch_norm to false"):
+        regularizer(1.0).check(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(norm(4))))
+    regularizer(1.0).check(nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.GroupNorm(2, 4)))
+
+
+def test_batch_normalization_is_accepted_without_a_gradient_penalty():
+    regularizers.Regularizer(1.0).check(nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize("options", [{"weight": -1.0}, {"weight": 1.0, "every": 0}])
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_impossible_options_are_refused(regularizer, options):
+    with pytest.raises(ValueError, match=f"of {regularizer.__name__} must be"):
+        regularizer(**options)
