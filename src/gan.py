@@ -144,8 +144,8 @@ class GAN(LightningModule):
         for (real, condition), z in self.parts((batch, latents)):
             with torch.no_grad():
                 fake = self.generator(z, condition)
-            real_logits = self.discriminator(real, condition)
-            fake_logits = self.discriminator(fake, condition)
+            real_logits = self.judge(real, condition)
+            fake_logits = self.judge(fake, condition)
             loss = self.loss.discriminator(real_logits, fake_logits)
             penalties = [
                 regularizer.weight * regularizer.every * regularizer.penalty(self.discriminator, real, fake, condition)
@@ -170,16 +170,20 @@ class GAN(LightningModule):
         # Drawn batch by batch, so that processes that share a batch hold slices of the same noise.
         latents = [self.latents(len(x), seeding.GENERATOR, step, j) for j, (x, _) in enumerate(batches)]
         for (real, condition), z in self.parts((join(batches), join(latents))):
-            fake_logits = self.discriminator(self.generator(z, condition), condition)
+            fake_logits = self.judge(self.generator(z, condition), condition)
             real_logits = None
             if self.loss.relativistic:
                 with torch.no_grad():
-                    real_logits = self.discriminator(real, condition)
+                    real_logits = self.judge(real, condition)
             loss = self.loss.generator(real_logits, fake_logits)
             self.backward_into(self.generator, loss / self.accumulate)
         self.apply_gradients(optimizer, counted=True)
         if self.logs_now:
             self.curves["loss/generator"] = loss
+
+    def judge(self, images: Tensor, condition: Any) -> Tensor:
+        """Logits in float32, also where autocast computes them in less."""
+        return self.discriminator(images, condition).float()
 
     def on_train_start(self) -> None:
         self.check_strategy()
@@ -332,8 +336,10 @@ class GAN(LightningModule):
             {"name": metric.name, "value": metric.compute(), "protocol": metric.protocol() | self.protocol()}
             for metric in self.metrics
         ]
-        for result in self.results:
-            self.log(f"{prefix}/{result['name']}", result["value"])
+        values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
+        self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.global_step)
 
     def protocol(self) -> dict[str, Any]:
         return {

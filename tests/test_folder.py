@@ -202,6 +202,7 @@ def test_sizes_that_differ_ask_for_one(tmp_path):
     message = error_of(lambda: folder(tmp_path / "a"))
     assert "height 6 to 9" in message and "width 3 to 5" in message and "--data.image_size" in message
     assert folder(tmp_path / "a", image_size=4).channels == 3
+    assert "image_size 0" in error_of(lambda: folder(tmp_path / "a", image_size=0))
 
 
 @pytest.mark.parametrize(

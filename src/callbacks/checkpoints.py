@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
@@ -92,7 +93,7 @@ class BestCheckpoint(ModelCheckpoint):
     @rank_zero_only
     def tell(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "summary"):
+            if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(
                     {"best_checkpoint": self.best_model_path, "best": self.best_model_score}
                 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import Tensor
@@ -83,5 +84,5 @@ class SampleGrid(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
+            if isinstance(logger, WandbLogger):
                 logger.log_image("samples" if name != "real" else name, [picture], step=trainer.global_step)

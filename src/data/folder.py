@@ -67,8 +67,8 @@ class ImageFolder(ImageDataModule):
                     f"the images in {root} have different sizes (height {min(heights)} to {max(heights)}, width "
                     f"{min(widths)} to {max(widths)}): choose one with --data.image_size"
                 )
-            image_size = image_size or sizes[0]
-            channels = channels or found_channels
+            image_size = sizes[0] if image_size is None else image_size
+            channels = found_channels if channels is None else channels
         self.describe(image_size, channels, class_names)
 
         self.labels_of = {split: self._labels(split) for split in self.splits}

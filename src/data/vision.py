@@ -42,7 +42,8 @@ class TorchvisionData(ImageDataModule):
         super().__init__(**kwargs)
         self.root = root
         self.download = download
-        self.describe(image_size or self.native_size, self.native_channels, self.native_classes.split())
+        image_size = self.native_size if image_size is None else image_size
+        self.describe(image_size, self.native_channels, self.native_classes.split())
 
     @abstractmethod
     def arrays(self, split: str, download: bool) -> tuple[Any, Any]:
@@ -189,7 +190,7 @@ class CelebA(ImageDataModule):
         self.root = root
         self.download = download
         self.cache_dir = cache_dir
-        self.describe(image_size or (218, 178), channels=3, class_names=[])
+        self.describe((218, 178) if image_size is None else image_size, channels=3, class_names=[])
 
     def prepare_data(self) -> None:
         """Fetch the files, if asked to, and decode what is not in the cache yet."""

@@ -1,0 +1,53 @@
+# `make help` lists what there is. Everything is installed into .venv and nowhere else.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+RUN    ?= runs/digits
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow test-gpu lint format bench digits-classifier clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode -r pyproject.toml --extra dev
+	@$(PY) -c 'import torchvision'
+	@touch $@
+
+setup: $(READY)  ## install everything into .venv
+
+train: setup  ## train the default, 8x8 digits, and score it: minutes on a CPU
+	$(PY) -m src fit --config configs/digits.yaml --run_dir $(RUN) --resume
+	$(PY) -m src test --ckpt_path $(RUN)/checkpoints/last.ckpt
+
+test: setup  ## run the tests
+	$(PY) -m pytest
+
+test-slow: setup  ## run the long tests: minutes each
+	$(PY) -m pytest -m slow
+
+test-gpu: setup  ## run the tests that need a CUDA device
+	$(PY) -m pytest -m gpu
+
+lint: setup  ## check style and obvious faults
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: setup  ## rewrite the files in the project's style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: setup  ## measure the training step against a bare PyTorch loop
+	$(PY) -m tests.benchmarks.step
+
+digits-classifier: setup  ## train again the shipped network whose features score the digits
+	$(PY) -m src.metrics.classifier --output src/metrics/digits.safetensors
+
+clean:  ## remove what the targets made, except runs/ and data/
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,115 @@
+"""Small parts that the tests of several rooms need."""
+
+import os
+
+os.environ.setdefault("WANDB_MODE", "offline")
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from src.cli import Trainer, main
+from src.data.images import ImageDataModule
+from src.distributed import ExplicitDDP  # noqa: F401  registers itself
+from src.gan import GAN
+from src.losses import NonSaturating
+from src.networks import mlp
+
+ROOT = Path(__file__).parent.parent
+
+
+class Squares(ImageDataModule):
+    """A hundred 4x4 grey images of two classes, bright and dark, that need no file.
+
+    Args:
+        num_images: how many.
+    """
+
+    splits = ("train", "test")
+
+    def __init__(self, num_images: int = 100, batch_size: int = 8, labels: bool = False, flip: bool = False):
+        super().__init__(batch_size, labels, flip)
+        self.count = num_images
+        self.describe(4, channels=1, class_names=["dark", "bright"])
+
+    def load(self, split: str):
+        random = np.random.RandomState(len(split))
+        labels = np.arange(self.count) % 2
+        images = random.randint(0, 100, (self.count, 1, 4, 4)) + 150 * labels[:, None, None, None]
+        return images.astype(np.uint8), labels
+
+
+def make_gan(num_classes: int = 0, **options) -> GAN:
+    """A GAN of two small dense networks, equal at every call."""
+    torch.manual_seed(0)
+    facts = {"image_size": (4, 4), "channels": 1, "num_classes": num_classes}
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    defaults = {"loss": NonSaturating(), "g_optimizer": sgd, "d_optimizer": sgd}
+    networks = {
+        "generator": mlp.Generator(**facts, latent_dim=4, hidden=(8,)),
+        "discriminator": mlp.Discriminator(**facts, hidden=(8,)),
+    }
+    return GAN(**(networks | defaults | options))
+
+
+def make_trainer(folder: Path, max_steps: int = 3, **options) -> Trainer:
+    """A trainer without the callbacks and loggers of a run."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0, "limit_val_batches": 0}
+    quiet |= {"use_distributed_sampler": False, "max_epochs": -1, "default_root_dir": str(folder)}
+    return Trainer(max_steps=max_steps, **(quiet | options))
+
+
+def fit(folder: Path, gan: GAN | None = None, data: ImageDataModule | None = None, **options) -> GAN:
+    """Trains on `Squares` and returns the trained module."""
+    gan = gan or make_gan()
+    make_trainer(folder, **options).fit(gan, datamodule=data or Squares())
+    return gan
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Path:
+    """An experiment of a second: dense networks on the digits."""
+    experiment = {
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "logger": False, "enable_progress_bar": False, "log_every_n_steps": 1},
+        "model": {
+            "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [8]}},
+            "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [8]}},
+            "ema": {"class_path": "src.ema.EMA", "init_args": {"half_life": 100}},
+            "metrics": [
+                {
+                    "class_path": "src.metrics.fid.FrechetDistance",
+                    "init_args": {"extractor": "src.metrics.features.Classifier"},
+                }
+            ],
+            "val_images": 100,
+            "test_images": 150,
+        },
+        "data": {"class_path": "src.data.digits.Digits", "init_args": {"batch_size": 8}},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    return path
+
+
+@pytest.fixture
+def run(tiny_config: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run of `tiny_config`."""
+    folder = tmp_path / "run"
+    main(["fit", "--config", str(tiny_config), "--run_dir", str(folder)])
+    return folder
+
+
+def refusal(args: list[str], capsys) -> str:
+    """Runs a command that must fail, and returns the one line that it says."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code not in (0, None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]

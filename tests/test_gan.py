@@ -1,0 +1,251 @@
+"""The two-player step: what is counted, who moves, what the gradients are."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from conftest import Squares, fit, make_gan, make_trainer
+from torch.nn.utils import parameters_to_vector
+
+from src import seeding
+from src.ema import EMA
+from src.gan import join, pieces
+from src.losses import RelativisticPairing, Wasserstein
+from src.pixels import from_uint8, to_uint8
+from src.regularizers import R1
+
+
+class Count(torch.optim.SGD):
+    """SGD that counts its steps."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        return super().step(closure)
+
+
+def weights(network):
+    return parameters_to_vector(network.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize("d_steps", [1, 3])
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_one_step_is_one_generator_update(tmp_path, d_steps, warmup):
+    gan = make_gan(d_steps=d_steps, d_warmup_steps=warmup, g_optimizer=partial(Count, lr=0.1), d_optimizer=partial(Count, lr=0.1))
+    trainer = make_trainer(tmp_path, max_steps=7)
+    trainer.fit(gan, datamodule=Squares())
+    g_optimizer, d_optimizer = (optimizer.optimizer for optimizer in gan.optimizers())
+    assert (g_optimizer.steps, d_optimizer.steps) == (7, 7 * d_steps + warmup)
+    assert trainer.global_step == 7
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert torch.load(tmp_path / "x.ckpt", weights_only=True)["global_step"] == 7
+
+
+def test_each_discriminator_step_sees_a_fresh_batch(tmp_path, monkeypatch):
+    gan = make_gan(d_steps=3)
+    seen = []
+    monkeypatch.setattr(gan, "update_discriminator", lambda batch, *_: seen.append(batch[0].clone()))
+    fit(tmp_path, gan, Squares(num_images=96, batch_size=8), max_steps=4)
+    images = to_uint8(torch.cat(seen)).flatten(1)
+    assert len(images) == 96
+    assert len(images.unique(dim=0)) == 96  # 4 steps of 3 batches of 8: every image once
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_a_step_moves_one_player_and_leaves_the_other(tmp_path, monkeypatch, player):
+    gan = make_gan()
+    other = {"discriminator": gan.generator, "generator": gan.discriminator}[player]
+    update = getattr(gan, f"update_{player}")
+
+    def check(*args):
+        for network in (gan.generator, gan.discriminator):
+            network.zero_grad()
+        before, moved = weights(other), weights(getattr(gan, player))
+        update(*args)
+        assert torch.equal(weights(other), before)
+        assert not torch.equal(weights(getattr(gan, player)), moved)
+        assert all(parameter.grad is None for parameter in other.parameters())  # never even computed
+
+    monkeypatch.setattr(gan, f"update_{player}", check)
+    fit(tmp_path, gan, max_steps=2)
+
+
+def test_fakes_of_the_discriminator_have_no_graph(tmp_path, monkeypatch):
+    gan = make_gan(regularizers=[R1(1.0)])
+    graphs = []
+    original = gan.discriminator.forward
+    monkeypatch.setattr(gan.discriminator, "forward", lambda x, c=None: graphs.append(x.grad_fn) or original(x, c))
+    monkeypatch.setattr(gan, "update_generator", lambda *_: gan.trainer.fit_loop.epoch_loop.manual_optimization)
+    make_trainer(tmp_path, fast_dev_run=1).fit(gan, datamodule=Squares())
+    assert graphs == [None, None, None]  # real, fake, and the leaf of the penalty
+
+
+def reference_step(gan, data, step=0):
+    """One step of SGD written out, with the noise and the batches that the module must have used."""
+    g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
+    x = from_uint8(torch.from_numpy(data.split("train")[0]))
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(seeding.mix(0, 0)))
+    real = x[order[:8]]
+    z = seeding.normal((8, 4), 0, seeding.DISCRIMINATOR, step)
+    loss = gan.loss.discriminator(d(real), d(g(z).detach()))
+    if gan.regularizers:
+        leaf = real.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(d(leaf).sum(), leaf, create_graph=True)
+        loss = loss + gan.regularizers[0].weight / 2 * gradient.square().sum((1, 2, 3)).mean()
+    for parameter, gradient in zip(d.parameters(), torch.autograd.grad(loss, list(d.parameters())), strict=True):
+        parameter.data -= 0.1 * gradient
+    z = seeding.normal((8, 4), 0, seeding.GENERATOR, step, 0)
+    loss = gan.loss.generator(None, d(g(z)))
+    for parameter, gradient in zip(g.parameters(), torch.autograd.grad(loss, list(g.parameters())), strict=True):
+        parameter.data -= 0.1 * gradient
+    return g, d
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": Wasserstein()}, {"regularizers": [R1(3.0)]}, {"accumulate": 4}])
+def test_the_step_is_the_algorithm(tmp_path, options):
+    gan = make_gan(**options)
+    data = Squares()
+    generator, discriminator = reference_step(gan, data)
+    fit(tmp_path, gan, data, max_steps=1)
+    torch.testing.assert_close(weights(gan.generator), weights(generator), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights(gan.discriminator), weights(discriminator), rtol=0, atol=1e-6)
+
+
+def test_a_relativistic_generator_gets_its_own_real_batch(tmp_path, monkeypatch):
+    gan = make_gan(loss=RelativisticPairing(), g_batch_multiple=2)
+    batches = {}
+    for player in ("discriminator", "generator"):
+        update = getattr(gan, f"update_{player}")
+        monkeypatch.setattr(gan, f"update_{player}", lambda b, *a, p=player, u=update: (batches.update({p: b}), u(b, *a)))
+    fit(tmp_path, gan, Squares(num_images=24), max_steps=1)
+    shown = [batches["discriminator"][0], *(x for x, _ in batches["generator"])]
+    assert len(torch.cat(shown).flatten(1).unique(dim=0)) == 24
+
+
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_the_generator_batch_is_a_multiple(tmp_path, monkeypatch, multiple):
+    gan = make_gan(num_classes=2, g_batch_multiple=multiple)
+    sizes = []
+    original = gan.generator.forward
+    monkeypatch.setattr(gan.generator, "forward", lambda z, c=None: sizes.append((len(z), len(c))) or original(z, c))
+    fit(tmp_path, gan, Squares(labels=True), max_steps=1)
+    assert sizes == [(8, 8), (8 * multiple, 8 * multiple)]
+
+
+def test_lazy_penalties_keep_the_expected_objective(tmp_path, monkeypatch):
+    penalty = R1(0.5, every=4)
+    calls = []
+    monkeypatch.setattr(penalty, "penalty", lambda d, *_: calls.append(1) or sum(p.sum() for p in d.parameters()))
+    gan = make_gan(regularizers=[penalty], loss=Wasserstein(), d_steps=2)
+    losses = []
+    backward = gan.backward_into
+    monkeypatch.setattr(gan, "backward_into", lambda net, loss: losses.append(loss.item()) or backward(net, loss))
+    fit(tmp_path, gan, max_steps=6)
+    assert len(calls) == 3  # 12 updates of the discriminator
+    plain, lazy = copy.deepcopy(penalty), penalty
+    assert lazy.weight * lazy.every == 4 * plain.weight
+
+
+@pytest.mark.parametrize("player", [0, 1])
+def test_clipping_bounds_the_norm_of_one_player(tmp_path, player):
+    norms = {}
+    gan = make_gan(**{("g_clip", "d_clip")[player]: 1e-3})
+
+    class Note(Count):
+        def step(self, closure=None):
+            result = super().step(closure)
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            norms.setdefault(id(self), []).append(torch.nn.utils.get_total_norm(gradients).item())
+            return result
+
+    gan.optimizer_callables = (partial(Note, lr=0.1), partial(Note, lr=0.1))
+    fit(tmp_path, gan, max_steps=3)
+    clipped, free = (norms[id(gan.optimizers()[i].optimizer)] for i in (player, 1 - player))
+    assert clipped == pytest.approx([1e-3] * 3, rel=1e-3)
+    assert min(free) > 1e-2
+
+
+def test_schedules_advance_once_a_step(tmp_path):
+    decay = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=10)
+    gan = fit(tmp_path, make_gan(g_scheduler=decay, d_steps=3), max_steps=4)
+    g_optimizer, d_optimizer = gan.optimizers()
+    assert g_optimizer.param_groups[0]["lr"] == pytest.approx(0.06)
+    assert d_optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_ema_is_its_formula(tmp_path):
+    gan = make_gan(ema=EMA(decay=0.9, warmup=None))
+    average, trail = weights(gan.generator), []
+    original = gan.ema.update
+    gan.ema.update = lambda old, new, *rest: (trail.append(weights(new)), original(old, new, *rest))
+    fit(tmp_path, gan, max_steps=5)
+    for current in trail:
+        average = 0.9 * average + 0.1 * current
+    torch.testing.assert_close(weights(gan.generator_ema), average)
+    assert not gan.generator_ema.training and not any(p.requires_grad for p in gan.generator_ema.parameters())
+
+
+def test_ema_half_life_and_warmup():
+    assert EMA(half_life=640, warmup=None).decay_at(0, 64) ** 10 == pytest.approx(0.5)
+    assert EMA(decay=0.999, warmup=None).decay_at(0, 64) == pytest.approx(0.999)
+    ramp = EMA(half_life=1e9, warmup=0.05)
+    assert ramp.decay_at(999, 64) == pytest.approx(0.5 ** (1 / 50))  # half-life: 5 % of 1000 steps
+    for wrong in ({}, {"half_life": 1, "decay": 0.5}, {"decay": 1.0}, {"half_life": 0}):
+        with pytest.raises(ValueError, match="EMA"):
+            EMA(**wrong)
+
+
+def test_ema_copies_buffers(tmp_path):
+    torch.manual_seed(0)
+    source = torch.nn.BatchNorm1d(3)
+    target = copy.deepcopy(source)
+    source(torch.randn(8, 3) + 5)
+    EMA(decay=0.9).update(target, source, 0, 8)
+    assert torch.equal(target.running_mean, source.running_mean)
+    assert target.num_batches_tracked == 1
+
+
+def test_samples_depend_on_seed_and_index_alone():
+    gan = make_gan()
+    together = gan.sample(torch.arange(20))
+    torch.testing.assert_close(torch.cat([gan.sample(torch.arange(i, i + 5)) for i in (0, 5, 10, 15)]), together)
+    gan.seed = 1
+    assert not torch.allclose(gan.sample(torch.arange(20)), together)
+
+
+def test_noise_differs_between_purposes_steps_and_seeds():
+    keys = [(0, seeding.DISCRIMINATOR, 0), (0, seeding.GENERATOR, 0), (0, seeding.DISCRIMINATOR, 1), (1, seeding.DISCRIMINATOR, 0)]
+    draws = torch.stack([seeding.normal((64,), *key) for key in keys])
+    assert draws.corrcoef().fill_diagonal_(0).abs().max() < 0.5
+    assert torch.equal(seeding.normal((64,), *keys[2]), draws[2])
+
+
+def test_pieces_and_join_are_inverse():
+    batch = (torch.arange(12).view(6, 2), {"label": torch.arange(6), "none": None})
+    parts = pieces(batch, 3)
+    assert parts[1][0].tolist() == [[4, 5], [6, 7]] and parts[1][1]["label"].tolist() == [2, 3]
+    joined = join(parts)
+    assert torch.equal(joined[0], batch[0]) and torch.equal(joined[1]["label"], batch[1]["label"])
+    assert joined[1]["none"] is None
+
+
+@pytest.mark.parametrize("name", ["d_steps", "g_batch_multiple", "accumulate"])
+def test_counts_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"model.{name} must be at least 1"):
+        make_gan(**{name: 0})
+
+
+def test_plateau_schedules_are_refused(tmp_path):
+    gan = make_gan(g_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    with pytest.raises(ValueError, match="ReduceLROnPlateau"):
+        fit(tmp_path, gan)
+
+
+def test_grey_levels_survive_the_round_trip():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+    assert to_uint8(torch.tensor([-9.0, 0.003, 9.0])).tolist() == [0, 128, 255]
