@@ -75,7 +75,7 @@ def fit(folder: Path, gan: GAN | None = None, data: ImageDataModule | None = Non
 def tiny_config(tmp_path: Path) -> Path:
     """An experiment of a second: dense networks on the digits."""
     experiment = {
-        "trainer": {"max_steps": 4, "val_check_interval": 2, "logger": False, "enable_progress_bar": False, "log_every_n_steps": 1},
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "logger": False, "log_every_n_steps": 1},
         "model": {
             "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [8]}},
             "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [8]}},

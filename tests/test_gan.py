@@ -35,7 +35,8 @@ def weights(network):
 @pytest.mark.parametrize("d_steps", [1, 3])
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_one_step_is_one_generator_update(tmp_path, d_steps, warmup):
-    gan = make_gan(d_steps=d_steps, d_warmup_steps=warmup, g_optimizer=partial(Count, lr=0.1), d_optimizer=partial(Count, lr=0.1))
+    count = partial(Count, lr=0.1)
+    gan = make_gan(d_steps=d_steps, d_warmup_steps=warmup, g_optimizer=count, d_optimizer=count)
     trainer = make_trainer(tmp_path, max_steps=7)
     trainer.fit(gan, datamodule=Squares())
     g_optimizer, d_optimizer = (optimizer.optimizer for optimizer in gan.optimizers())
@@ -120,7 +121,12 @@ def test_a_relativistic_generator_gets_its_own_real_batch(tmp_path, monkeypatch)
     batches = {}
     for player in ("discriminator", "generator"):
         update = getattr(gan, f"update_{player}")
-        monkeypatch.setattr(gan, f"update_{player}", lambda b, *a, p=player, u=update: (batches.update({p: b}), u(b, *a)))
+
+        def note(batch, *rest, player=player, update=update):
+            batches[player] = batch
+            update(batch, *rest)
+
+        monkeypatch.setattr(gan, f"update_{player}", note)
     fit(tmp_path, gan, Squares(num_images=24), max_steps=1)
     shown = [batches["discriminator"][0], *(x for x, _ in batches["generator"])]
     assert len(torch.cat(shown).flatten(1).unique(dim=0)) == 24
@@ -218,7 +224,8 @@ def test_samples_depend_on_seed_and_index_alone():
 
 
 def test_noise_differs_between_purposes_steps_and_seeds():
-    keys = [(0, seeding.DISCRIMINATOR, 0), (0, seeding.GENERATOR, 0), (0, seeding.DISCRIMINATOR, 1), (1, seeding.DISCRIMINATOR, 0)]
+    d, g = seeding.DISCRIMINATOR, seeding.GENERATOR
+    keys = [(0, d, 0), (0, g, 0), (0, d, 1), (1, d, 0)]
     draws = torch.stack([seeding.normal((64,), *key) for key in keys])
     assert draws.corrcoef().fill_diagonal_(0).abs().max() < 0.5
     assert torch.equal(seeding.normal((64,), *keys[2]), draws[2])
