@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -23,7 +23,7 @@ import src.data.requests
 import src.data.vision
 import src.metrics.fid  # noqa: F401  imported: known by its short names, `--data ImageFolder`
 from src import __version__
-from src.callbacks.checkpoints import StampCheckpoint
+from src.callbacks.checkpoints import KeepConfig
 from src.callbacks.predictions import PredictionWriter
 from src.gan import GAN
 from src.loggers import CSV
@@ -75,6 +75,7 @@ class Trainer(pl.Trainer):
         num_images: int = 64,
         seed: int = 0,
         classes: str | None = None,
+        batch_size: int = 64,
     ) -> None:
         """Generate images from a checkpoint. Image number i depends on the seed, i and its class alone.
 
@@ -84,26 +85,14 @@ class Trainer(pl.Trainer):
             num_images: how many.
             seed: of the noise; another one gives other images.
             classes: of a class-conditional model, numbers or names ("3,7"), which take turns; all of them by default.
+            batch_size: images held at once; the files do not depend on it.
         """
-        datamodule.ask(num_images, classes)
+        datamodule.ask(num_images, classes, batch_size)
         model.seed = seed
         columns = min(len(datamodule.classes) or datamodule.num_classes, 10) or None
         output = output or str(Path(self.default_root_dir) / "predictions")
         self.callbacks.append(PredictionWriter(output, columns))
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
-
-
-class KeepConfig(SaveConfigCallback):
-    """Writes the resolved configuration into the run folder and sends it to the loggers, once."""
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            text = self.parser.dump(self.config, skip_none=False)
-            path = Path(trainer.default_root_dir) / "config.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(yaml.safe_load(text))
 
 
 class CLI(LightningCLI):
@@ -148,17 +137,17 @@ class CLI(LightningCLI):
         last = run_dir / "checkpoints" / "last.ckpt"
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
         if self.run.resume and not self.run.ckpt_path and last.exists():
-            self.config_init[self.subcommand].ckpt_path = str(last)
+            self.run.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last)
         elif begun and not self.run.resume and not self.run.ckpt_path and rank_zero_only.rank == 0:
             raise ValueError(
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
-        dump = self._parser("fit").dump(self.config.fit, skip_none=False)
-        kept = {
-            key: value for key, value in yaml.safe_load(dump).items() if key in ("seed_everything", "model", "data")
-        }
+        if self.run.ckpt_path:
+            self.trainer.loggers[0].resume(read_checkpoint(self.run.ckpt_path)["global_step"])
+        config = self._parser("fit").dump(self.config.fit, skip_none=False)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
-        self.trainer.callbacks.insert(0, StampCheckpoint(yaml.safe_dump(kept, sort_keys=False), facts))
+        if not self.trainer.fast_dev_run:
+            self.trainer.callbacks.insert(0, KeepConfig(config, facts))
 
     def after_fit(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
@@ -242,9 +231,13 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 def remembered(subcommand: str, path: str) -> list[str]:
     """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins."""
     checkpoint = read_checkpoint(path)
-    config = yaml.safe_load(checkpoint["config"])
+    config = {
+        key: value
+        for key, value in yaml.safe_load(checkpoint["config"]).items()
+        if key in ("seed_everything", "model", "data")
+    }
     if subcommand == "predict":
-        config["data"] = {"class_path": "src.data.requests.SampleRequests", "init_args": checkpoint["facts"]}
+        config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
     folder = Path(path).resolve().parent
     run_dir = folder.parent if folder.name == "checkpoints" else folder
@@ -254,15 +247,22 @@ def remembered(subcommand: str, path: str) -> list[str]:
 
 
 def complete(args: list[str]) -> list[str]:
-    """Puts what the checkpoint remembers in front of what the command line says."""
+    """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
     if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
         return args
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--ckpt_path")
-    path = peek.parse_known_args(args)[0].ckpt_path
-    if path is None and args[0] in EVALUATIONS:
+    peek.add_argument("-c", "--config", action="append", default=[])
+    known, _ = peek.parse_known_args(args)
+    for path in known.config:
+        try:
+            yaml.safe_load(Path(path).read_text() if Path(path).is_file() else "")
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {error}") from error
+    if known.ckpt_path is None and args[0] in EVALUATIONS:
         raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
-    return args if path is None else [args[0], *remembered(args[0], path), *args[1:]]
+    first = remembered(args[0], known.ckpt_path) if known.ckpt_path else []
+    return [args[0], *first, *("--resume=true" if arg == "--resume" else arg for arg in args[1:])]
 
 
 def main(args: list[str] | None = None) -> CLI:
@@ -275,7 +275,7 @@ def main(args: list[str] | None = None) -> CLI:
         return CLI(
             GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
             auto_configure_optimizers=False,
-            save_config_callback=KeepConfig, save_config_kwargs={"save_to_log_dir": False}, seed_everything_default=0,
+            save_config_callback=None, seed_everything_default=0,
             parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)},
             args=complete(args),
         )  # fmt: skip
@@ -289,7 +289,8 @@ def quieten() -> None:
     """Drops what Lightning says to everybody and that does not hold here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     for message in (
-        "does not have many workers", "in eval mode", "recommended to use `sync_dist=True`", "pre-optimization",
+        "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",
+        "Checkpoint directory", "recommended to use `sync_dist=True`", "pre-optimization",
         "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}")

@@ -24,6 +24,8 @@ from src.networks.base import Discriminator, Generator
 from src.pixels import to_uint8
 from src.regularizers import Regularizer
 
+BLOCK = 16  # samples that the generator draws at once in evaluation
+
 
 class GAN(LightningModule):
     """A generator and a discriminator that train against each other.
@@ -101,6 +103,7 @@ class GAN(LightningModule):
         self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
         self.val_images, self.test_images = val_images, test_images
         self.seed = seed
+        self.trained_steps = 0  # of the checkpoint that was loaded
         self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
         self.curves: dict[str, Tensor | float] = {}
         self.results: list[dict[str, Any]] = []
@@ -285,7 +288,7 @@ class GAN(LightningModule):
 
     @torch.no_grad()
     def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
-        """Images of the averaged generator, each a function of `(seed, its index)` alone.
+        """Images of the averaged generator, each a function of `(seed, its index)` and its condition, to the last bit.
 
         Args:
             indices: [B], numbers of the samples, from 0.
@@ -294,16 +297,29 @@ class GAN(LightningModule):
         Returns:
             float32 images [B, C, H, W] in [-1, 1].
         """
-        shape = self.generator.latent_shape
-        latents = torch.stack([seeding.normal(shape, self.seed, seeding.SAMPLES, int(i)) for i in indices])
         network = self.generator_ema or self.generator
+        noise = [seeding.normal(network.latent_shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
+        indices, latents = indices.to(self.device), torch.stack(noise).to(self.device)
+        images = torch.empty(len(indices), network.channels, *network.image_size, device=self.device)
         training = network.training
         network.eval()
         try:
-            with torch.autocast(self.device.type, enabled=False):
-                return network(latents.to(self.device), condition).float()
+            # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
+            for block in (indices // BLOCK).unique():
+                here = indices // BLOCK == block
+                rows = indices[here] % BLOCK
+                z, c = tree_map_only(
+                    Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
+                )
+                with torch.autocast(self.device.type, enabled=False):
+                    images[here] = network(z, c)[rows].float()
         finally:
             network.train(training)
+        return images
+
+    def setup(self, stage: str) -> None:
+        for metric in self.metrics:  # a missing file of weights is known before the first step
+            metric.setup(self.device)
 
     def start_evaluation(self) -> None:
         """Brings the processes to agree on batch-norm statistics, and collects those of the real images once."""
@@ -345,7 +361,7 @@ class GAN(LightningModule):
         return {
             "generator": "average" if self.ema else "current",
             "seed": self.seed,
-            "step": self.global_step,
+            "step": self.global_step or self.trained_steps,
             "precision": "float32",
         }
 
@@ -379,6 +395,7 @@ class GAN(LightningModule):
         average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_steps = checkpoint["global_step"]
         theirs, ours = (
             {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
         )
@@ -404,3 +421,8 @@ def join(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)
+
+
+def spread(values: Tensor, rows: Tensor) -> Tensor:
+    """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
+    return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)

@@ -134,6 +134,12 @@ class WandB(WandbLogger):
             return run
         return super().experiment
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish()  # otherwise the end of the process decides how much is on disk
+
 
 def _logged_in() -> bool:
     from requests.utils import get_netrc_auth

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -99,16 +100,27 @@ class BestCheckpoint(ModelCheckpoint):
                 )
 
 
-class StampCheckpoint(Callback):
-    """Puts into every checkpoint what is needed to use it without its configuration file.
+class KeepConfig(Callback):
+    """Keeps the resolved configuration with the run: as `config.yaml`, in the loggers, and in every checkpoint.
 
     Args:
-        config: the resolved configuration as YAML text.
-        facts: of the data: image size, channels, number and names of the classes.
+        config: the whole configuration as YAML text.
+        facts: of the data, which a checkpoint needs to be sampled from without it.
     """
 
     def __init__(self, config: str, facts: dict[str, Any]):
-        self.stamp = {"config": config, "facts": facts}
+        self.config = config
+        self.facts = facts
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not before: a run that was refused leaves no folder behind.
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.config)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(self.config))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(self.stamp)
+        checkpoint["config"] = self.config
+        checkpoint["facts"] = self.facts

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from src.data.images import EVAL_BATCH, sample_loader
 
 
-class SampleRequests(LightningDataModule):
+class Requests(LightningDataModule):
     """Samples to generate, with the facts of the data that the generator was trained on.
 
     Args:
@@ -24,22 +24,24 @@ class SampleRequests(LightningDataModule):
         super().__init__()
         self.image_size, self.channels, self.num_classes = tuple(image_size), channels, num_classes
         self.class_names = class_names or [str(i) for i in range(num_classes)]
-        self.num_images = 0
+        self.num_images, self.batch_size = 0, EVAL_BATCH
         self.classes: list[int] = []
 
-    def ask(self, num_images: int, classes: str | None) -> None:
-        """Sets how many images are wanted, and of which classes ("3,7" or names), which then take turns.
+    def ask(self, num_images: int, classes: str | None, batch_size: int) -> None:
+        """Sets how many images are wanted, of which classes ("3,7" or names, which take turns), and how many at once.
 
         Raises:
             ValueError: a number below one, a class that does not exist, or classes of an unconditional generator.
         """
         if num_images < 1:
             raise ValueError(f"--num_images must be at least 1, got {num_images}")
+        if batch_size < 1:
+            raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
         if classes and not self.num_classes:
             raise ValueError(
                 "--classes needs a class-conditional model; this one is unconditional: leave the option out"
             )
-        self.num_images = num_images
+        self.num_images, self.batch_size = num_images, batch_size
         self.classes = [self.index(name.strip()) for name in classes.split(",")] if classes else []
 
     def index(self, name: str) -> int:
@@ -58,5 +60,5 @@ class SampleRequests(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return sample_loader(
-            self.num_images, self.conditions, EVAL_BATCH, self.trainer.global_rank, self.trainer.world_size
+            self.num_images, self.conditions, self.batch_size, self.trainer.global_rank, self.trainer.world_size
         )
