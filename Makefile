@@ -43,7 +43,7 @@ format: setup  ## rewrite the files in the project's style
 	$(VENV)/bin/ruff format .
 
 bench: setup  ## measure the training step against a bare PyTorch loop
-	$(PY) -m tests.benchmarks.step
+	PYTHONPATH=. $(PY) tests/benchmarks/step.py
 
 digits-classifier: setup  ## train again the shipped network whose features score the digits
 	$(PY) -m src.metrics.classifier --output src/metrics/digits.safetensors

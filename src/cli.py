@@ -290,7 +290,7 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     for message in (
         "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",
-        "Checkpoint directory", "recommended to use `sync_dist=True`", "pre-optimization",
+        "Checkpoint directory", "sync_dist=True", "pre-optimization",
         "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}")

@@ -1,0 +1,147 @@
+"""Two processes are one: the same parameters as one process on the joined batch."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, fit, make_gan
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+
+from src.distributed import average_, batch_norm_statistics
+from src.regularizers import R1
+
+SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+
+
+def experiment(folder, **model):
+    """The digits with small dense networks and SGD, written to a file."""
+    config = {
+        "trainer": {"max_steps": 5, "accelerator": "cpu", "logger": False, "val_check_interval": 5},
+        "model": {
+            "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16]}},
+            "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [16]}},
+            "g_optimizer": SGD,
+            "d_optimizer": SGD,
+            "metrics": [
+                {
+                    "class_path": "src.metrics.fid.FrechetDistance",
+                    "init_args": {"extractor": "src.metrics.features.Classifier"},
+                }
+            ],
+            "val_images": 130,
+            "test_images": 130,
+        }
+        | model,
+        "data": {"class_path": "src.data.digits.Digits", "init_args": {"batch_size": 16}},
+    }
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run(command, *arguments):
+    """One command in processes of its own; a plain `timeout` cannot end processes that wait for each other."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", command, *map(str, arguments)],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def state(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_two_processes_equal_one(tmp_path):
+    """With several discriminator steps, R1 now and then, accumulation, a warm-up, and a larger generator batch."""
+    penalties = [{"class_path": "src.regularizers.R1", "init_args": {"weight": 1.0, "every": 2}}]
+    config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2)
+    for devices in (1, 2):
+        run("fit", "--config", config, "--run_dir", tmp_path / str(devices), "--trainer.devices", devices)
+    one, two = state(tmp_path / "1"), state(tmp_path / "2")
+    assert one["global_step"] == two["global_step"] == 5
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, rtol=0, atol=1e-6, msg=name)
+
+    # The distance too: every sample and every real image counted once.
+    last = {name: (tmp_path / name / "metrics.csv").read_text().splitlines()[-1].split(",")[-1] for name in ("1", "2")}
+    assert float(last["2"]) == pytest.approx(float(last["1"]), rel=1e-4)
+
+    # And what two processes generate from one checkpoint are the same files.
+    for devices in (1, 2):
+        out = tmp_path / f"out{devices}"
+        run("predict", "--ckpt_path", tmp_path / "1/checkpoints/last.ckpt", "--output", out, "--num_images", 120,
+            "--trainer.devices", devices, "--trainer.accelerator", "cpu")  # fmt: skip
+    files = [{p.name: p.read_bytes() for p in (tmp_path / f"out{n}").rglob("*.png")} for n in (1, 2)]
+    assert len(files[0]) == 121 and files[0] == files[1]
+
+
+def test_batch_norm_statistics_agree_before_they_are_saved(tmp_path):
+    layers = {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16], "batch_norm": True}}
+    config = experiment(tmp_path, generator=layers)
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from src.cli import main\n"
+        "gan = main(sys.argv[1:]).model\n"
+        "torch.save(gan.state_dict(), sys.argv[5] + f'/rank{gan.global_rank}.pt')\n"
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = subprocess.run(
+        ["timeout", "-k", "5", "150", sys.executable, str(script), "fit", "--config", str(config), "--run_dir",
+         str(folder), "--trainer.devices", "2"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, tensor in ranks[0].items():
+        assert torch.equal(ranks[1][name], tensor), name
+        assert torch.equal(state(folder)["state_dict"][name], tensor), name
+
+
+def test_only_the_gradients_of_the_stepped_player_travel_once_a_step(tmp_path, monkeypatch):
+    gan = make_gan(d_steps=2, accumulate=4, regularizers=[R1(1.0)])
+    travelled = []
+    monkeypatch.setattr("src.gan.average_", lambda tensors: travelled.append(sum(t.numel() for t in tensors)))
+    fit(tmp_path, gan, max_steps=1)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (gan.generator, gan.discriminator))
+    assert travelled == [d, d, g]
+
+
+def test_every_process_draws_its_own_noise():
+    gan = make_gan()
+    slices = []
+    for rank in (0, 1):
+        gan._trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        slices.append(gan.latents(8, 0, 0))
+    gan._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    assert torch.equal(torch.cat(slices), gan.latents(16, 0, 0))
+    assert not torch.equal(slices[0], slices[1])
+
+
+def test_one_process_averages_nothing():
+    tensor = torch.ones(3)
+    average_([tensor])
+    assert torch.equal(tensor, torch.ones(3))
+
+
+def test_statistics_are_found_at_any_depth():
+    network = nn.Sequential(
+        nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3)), nn.BatchNorm1d(3, track_running_stats=False)
+    )
+    assert [t.shape for t in batch_norm_statistics(network)] == [(3,), (3,)]
+
+
+def test_other_strategies_are_refused():
+    gan = make_gan()
+    gan._trainer = SimpleNamespace(world_size=2, strategy=DDPStrategy())
+    with pytest.raises(ValueError, match="leave --trainer.strategy at auto"):
+        gan.check_strategy()

@@ -1,0 +1,148 @@
+"""The plan of the house: who imports whom, what the configurations and the README promise."""
+
+import ast
+import re
+import shlex
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from src.cli import main
+
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
+
+# A module imports from inside `src` only what stands here; a folder stands for its modules.
+ALLOWED = {
+    "__main__": {"cli"},
+    "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "ema", "networks"},
+    "gan": {"distributed", "ema", "losses", "metrics.base", "networks.base", "pixels", "regularizers", "seeding"},
+    "callbacks": {"callbacks", "pixels"},
+    "data": {"data", "pixels"},
+    "metrics": {"metrics", "pixels"},
+    "networks": {"networks"},
+}
+
+
+def imports(path):
+    """Modules of `src` imported at the top level of a file, as `networks.base`; the package itself is free."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("src.") for alias in node.names if alias.name.startswith("src."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
+            inside = node.module.removeprefix("src").removeprefix(".")
+            for alias in node.names:
+                full = f"{inside}.{alias.name}" if inside else alias.name
+                is_module = (ROOT / "src" / (full.replace(".", "/") + ".py")).exists()
+                yield full if is_module else inside
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_only_what_the_plan_allows(path):
+    module = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+    room = module.split(".")[0]
+    allowed = ALLOWED.get(module, ALLOWED.get(room, set()))
+    for imported in filter(None, imports(path)):
+        assert imported in allowed or imported.split(".")[0] in allowed, f"{module} imports {imported}"
+
+
+def test_the_house_is_at_most_four_deep():
+    assert max(len(path.relative_to(ROOT).parts) for path in SOURCES) <= 4
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_configurations_hold_only_what_differs(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 40
+    assert text.startswith("# ")
+    assert set(yaml.safe_load(text)) <= {"seed_everything", "trainer", "model", "data"}
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.name != "debug.yaml"], ids=lambda p: p.name)
+def test_every_configuration_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
+    """Through the real command line; only the data is replaced, by images of the same size in a folder."""
+    config = yaml.safe_load(path.read_text())
+    size = {"MNIST": 28, "Digits": 8}.get(config["data"]["class_path"].split(".")[-1], 32)
+    size = config["data"]["init_args"].get("image_size", size)
+    channels = 1 if size in (8, 28) else 3
+    folder = tmp_path / "images"
+    write_images(folder, size, channels)
+    data = {"root": str(folder), "cache_dir": str(tmp_path / "cache"), "image_size": size, "channels": channels}
+    data |= {"batch_size": 4, "flip": config["data"]["init_args"].get("flip", False)}
+    overlay = {"model": {}, "data": {"class_path": "src.data.folder.ImageFolder", "init_args": data}}
+    for network in ("generator", "discriminator"):
+        options = config["model"][network]["init_args"]
+        narrow = {"hidden": [4]} if "hidden" in options else {"width": 4}
+        overlay["model"][network] = {"init_args": narrow}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
+    arguments = ["fit", "--config", str(path), "--config", str(tmp_path / "tiny.yaml")]
+    main([*arguments, "--config", str(ROOT / "configs" / "debug.yaml"), "--run_dir", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--print_config"])
+    assert stopped.value.code == 0 and "generator" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()  # the overlay keeps nothing
+
+
+def write_images(folder, size, channels):
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.RandomState(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.randint(0, 256, (size, size, channels), dtype=np.uint8)
+            Image.fromarray(pixels.squeeze()).save(folder / name / f"{i}.png")
+
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_short_and_its_map_is_true():
+    assert len(README.splitlines()) < 250
+    rows = re.findall(r"^\| `(src/[\w/.]+\.py)` +\| +(\d+) \|", README, flags=re.M)
+    assert {name for name, _ in rows} == {str(p.relative_to(ROOT)) for p in SOURCES if p.name != "__init__.py"}
+    for name, lines in rows:
+        assert int(lines) == len((ROOT / name).read_text().splitlines()), name
+
+
+def commands():
+    for block in re.findall(r"^```bash\n(.*?)^```", README, flags=re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.split("#")[0].strip()
+            if "python -m src " in command:
+                yield command[command.index("python -m src ") :]
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_commands_of_the_readme_parse(command, tmp_path, monkeypatch, capsys):
+    """Each is parsed whole by the real command line; a checkpoint is made where it names one."""
+    words = shlex.split(command)[3:]
+    replaced = {"--data.root": tmp_path / "images", "--ckpt_path": None}
+    for option, value in replaced.items():
+        if option in words and value:
+            words[words.index(option) + 1] = str(value)
+    if "--data.root" in words:
+        write_images(tmp_path / "images", 8, 3)
+    if "--ckpt_path" in words:
+        monkeypatch.setattr("src.cli.remembered", lambda *_: ["--config", str(ROOT / "configs" / "digits.yaml")])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--print_config"])
+    assert stopped.value.code == 0, capsys.readouterr().err
+
+
+def test_the_readme_names_every_target_and_configuration():
+    for path in (ROOT / "configs").glob("*.yaml"):
+        assert path.name in README, path.name
+    for target in ("make train", "make test", "make bench", "make lint", "make help", "make clean"):
+        assert target in README
+
+
+def test_nothing_names_a_machine():
+    here = [p for p in ROOT.rglob("*") if p.suffix in {".py", ".yaml", ".md", ".toml"} and ".venv" not in p.parts]
+    for path in [*here, ROOT / "Makefile"]:
+        if path.relative_to(ROOT).parts[0] in ("data", "runs"):
+            continue
+        assert not re.search(r"/(home|root)/\w", path.read_text()), path

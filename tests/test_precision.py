@@ -1,0 +1,102 @@
+"""Mixed precision: overflows, clipping and penalties act on true gradients."""
+
+from functools import partial
+
+import pytest
+import torch
+from conftest import Squares, fit, make_gan, make_trainer
+from lightning.pytorch.plugins import MixedPrecision
+from torch.nn.utils import parameters_to_vector
+
+from src.regularizers import R1
+
+
+def weights(network):
+    return parameters_to_vector(network.parameters()).detach().clone()
+
+
+def half(scale=2.0**10):
+    """Float16 with a gradient scaler, on the CPU, where Lightning would take bfloat16."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6))
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(tmp_path):
+    gan = make_gan(regularizers=[R1(1.0)])
+    seen = []
+    forward = gan.generator.forward
+    gan.generator.forward = lambda *args: seen.append(torch.is_autocast_enabled("cpu")) or forward(*args)
+    before = weights(gan.generator)
+    fit(tmp_path, gan, max_steps=3, precision="bf16-mixed")
+    assert all(seen) and gan.generator.state_dict()[next(iter(gan.generator.state_dict()))].dtype == torch.float32
+    assert torch.isfinite(weights(gan.generator)).all() and not torch.equal(weights(gan.generator), before)
+
+
+def test_samples_are_drawn_in_float32(tmp_path):
+    gan = fit(tmp_path, precision="bf16-mixed")
+    expected = gan.sample(torch.arange(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(gan.sample(torch.arange(4)), expected)
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_an_overflow_of_one_player_neither_skips_nor_scales_the_other(tmp_path, player):
+    """One step of the other player equals the one in float32, although this player's gradient is infinite."""
+    results = {}
+    for name, options in {"half": {"plugins": [half()]}, "full": {}}.items():
+        gan = make_gan()
+        moved = gan.discriminator if player == "generator" else gan.generator
+        backward = gan.backward_into
+        overflowing = getattr(gan, player)
+
+        def poisoned(network, loss, backward=backward, overflowing=overflowing):
+            backward(network, loss * float("inf") if network is overflowing else loss)
+
+        if name == "half":
+            gan.backward_into = poisoned
+        elif player == "discriminator":  # the discriminator must not have moved when the generator steps
+            gan.optimizer_callables = (gan.optimizer_callables[0], partial(torch.optim.SGD, lr=0.0))
+        before = weights(overflowing)
+        start = weights(moved)
+        make_trainer(tmp_path, max_steps=1, **options).fit(gan, datamodule=Squares())
+        results[name] = weights(moved) - start
+        if name == "half":
+            assert torch.equal(weights(overflowing), before)  # skipped
+            assert gan.trainer.precision_plugin.scaler.get_scale() == 2.0**9
+    torch.testing.assert_close(results["half"], results["full"], rtol=2e-2, atol=2e-4)
+    assert results["half"].abs().max() > 1e-3
+
+
+def test_clipping_acts_on_unscaled_gradients(tmp_path):
+    gan = make_gan(g_clip=1e9, d_clip=1e9)
+    norms = []
+    hook = gan.on_before_optimizer_step
+
+    def note(optimizer):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        hook(optimizer)
+
+    gan.on_before_optimizer_step = note
+    fit(tmp_path, gan, max_steps=1, plugins=[half()])
+    scaled, norms = norms, []
+    gan = make_gan()
+    gan.on_before_optimizer_step = note
+    fit(tmp_path, gan, max_steps=1)
+    assert scaled == pytest.approx(norms, rel=2e-2)
+
+
+def test_fused_optimizers_and_clipping_are_refused_where_they_would_clip_scaled_gradients(tmp_path):
+    fused = partial(torch.optim.Adam, lr=1e-3, fused=True)
+    gan = make_gan(g_clip=1.0, d_clip=1.0, g_optimizer=fused, d_optimizer=fused)
+    with pytest.raises(ValueError, match="fused"):
+        fit(tmp_path, gan, max_steps=1, plugins=[half()])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_precisions_on_a_gpu(tmp_path, precision):
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    gan = make_gan(regularizers=[R1(1.0)], g_optimizer=adam, d_optimizer=adam, g_clip=1.0, d_clip=1.0)
+    before = weights(gan.generator)
+    fit(tmp_path, gan, max_steps=20, accelerator="gpu", devices=1, precision=precision)
+    assert torch.isfinite(weights(gan.generator)).all() and not torch.equal(weights(gan.generator).cpu(), before)
