@@ -42,10 +42,14 @@ class EMA:
             half_life = min(half_life, self.warmup * (step + 1) * batch_size)
         return 0.5 ** (batch_size / half_life)
 
+    def attach(self, average: nn.Module, network: nn.Module) -> None:
+        """Names the two networks, once they are on their device; walking through them at every step costs more."""
+        self.weights = list(average.parameters()), list(network.parameters())
+        self.buffers = list(average.buffers()), list(network.buffers())
+
     @torch.no_grad()
-    def update(self, average: nn.Module, network: nn.Module, step: int, batch_size: int) -> None:
+    def update(self, step: int, batch_size: int) -> None:
         """average <- decay * average + (1 - decay) * network, in one kernel for all weights."""
-        weight = 1 - self.decay_at(step, batch_size)
-        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
-        for old, new in zip(average.buffers(), network.buffers(), strict=True):
+        torch._foreach_lerp_(*self.weights, 1 - self.decay_at(step, batch_size))
+        for old, new in zip(*self.buffers, strict=True):
             old.copy_(new)

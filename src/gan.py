@@ -123,7 +123,7 @@ class GAN(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step = self.global_step
         self.logs_now = (step + 1) % self.trainer.log_every_n_steps == 0
-        torch.manual_seed(seeding.mix(self.seed, seeding.MODULES, step, self.global_rank))
+        seeding.seed_modules(self.device, self.seed, step, self.global_rank)
         batches = pieces(batch, self.batches_per_step)
 
         for k in range(self.d_steps):
@@ -135,7 +135,7 @@ class GAN(LightningModule):
         for scheduler in self.schedulers():
             scheduler.step()
         if self.ema:
-            self.ema.update(self.generator_ema, self.generator, step, self.global_batch_size(batches[0]))
+            self.ema.update(step, self.global_batch_size(batches[0]))
         if self.logs_now:
             self.log_curves(self.global_batch_size(batches[0]))
 
@@ -155,7 +155,7 @@ class GAN(LightningModule):
                 for regularizer in self.regularizers
                 if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]
-            self.backward_into(self.discriminator, (loss + sum(penalties)) / self.accumulate)
+            self.backward_into(optimizer, (loss + sum(penalties)) / self.accumulate)
         self.apply_gradients(optimizer, counted=False)
         if self.logs_now:
             self.curves |= {
@@ -179,7 +179,7 @@ class GAN(LightningModule):
                 with torch.no_grad():
                     real_logits = self.judge(real, condition)
             loss = self.loss.generator(real_logits, fake_logits)
-            self.backward_into(self.generator, loss / self.accumulate)
+            self.backward_into(optimizer, loss / self.accumulate)
         self.apply_gradients(optimizer, counted=True)
         if self.logs_now:
             self.curves["loss/generator"] = loss
@@ -191,13 +191,15 @@ class GAN(LightningModule):
     def on_train_start(self) -> None:
         self.check_strategy()
         self.clock = (time.perf_counter(), self.global_step)
+        if self.ema:
+            self.ema.attach(self.generator_ema, self.generator)
         if self.global_step == 0:
             self.warm_up()
 
     def warm_up(self) -> None:
         """Trains the discriminator alone, so that the generator starts against one that can tell."""
         self.logs_now = False
-        torch.manual_seed(seeding.mix(self.seed, seeding.MODULES, 0, self.global_rank, 1))
+        seeding.seed_modules(self.device, self.seed, 0, self.global_rank, 1)
         for update, batch in enumerate(islice(self.warmup_batches(), self.d_warmup_steps)):
             with self.trainer.precision_plugin.train_step_context():
                 self.update_discriminator(batch, seeding.WARMUP, update)
@@ -210,16 +212,16 @@ class GAN(LightningModule):
                 on_device = self.trainer.strategy.batch_to_device(loaded)
                 yield from pieces(data.on_after_batch_transfer(on_device, 0), self.batches_per_step)
 
-    def backward_into(self, network: torch.nn.Module, loss: Tensor) -> None:
-        """Adds the gradient of `loss` to the parameters of `network` alone; the other player's is never computed."""
-        self.manual_backward(loss, inputs=list(network.parameters()))
+    def backward_into(self, optimizer: Any, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to the parameters of one player; the other's is never computed."""
+        self.manual_backward(loss, inputs=parameters(optimizer))
 
     def apply_gradients(self, optimizer: Any, counted: bool) -> None:
         """Averages the gradients over the processes, then steps.
 
         Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
         """
-        average_([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        average_([p.grad for p in parameters(optimizer) if p.grad is not None])
         if counted:
             optimizer.step()
         else:  # what LightningOptimizer.step does, except that `global_step` stays
@@ -231,7 +233,7 @@ class GAN(LightningModule):
         if self.clips[player] is None and not self.logs_now:
             return
         self.check_unscaled(optimizer)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clips[player] is not None:
             torch._foreach_mul_(gradients, (self.clips[player] / (norm + 1e-6)).clamp(max=1.0))
@@ -407,6 +409,10 @@ class GAN(LightningModule):
                 f" {ours.get(name, 'missing')} here, and {len(differing) - 1} more differ;"
                 " leave out the options that changed the networks, or train anew"
             )
+
+
+def parameters(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def pieces(batch: Any, count: int) -> list[Any]:

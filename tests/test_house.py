@@ -19,7 +19,7 @@ ALLOWED = {
     "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "ema", "networks"},
     "gan": {"distributed", "ema", "losses", "metrics.base", "networks.base", "pixels", "regularizers", "seeding"},
     "callbacks": {"callbacks", "pixels"},
-    "data": {"data", "pixels"},
+    "data": {"data", "pixels", "seeding"},
     "metrics": {"metrics", "pixels"},
     "networks": {"networks"},
 }

@@ -47,9 +47,11 @@ def test_an_overflow_of_one_player_neither_skips_nor_scales_the_other(tmp_path, 
         moved = gan.discriminator if player == "generator" else gan.generator
         backward = gan.backward_into
         overflowing = getattr(gan, player)
+        weight = next(overflowing.parameters())
 
-        def poisoned(network, loss, backward=backward, overflowing=overflowing):
-            backward(network, loss * float("inf") if network is overflowing else loss)
+        def poisoned(optimizer, loss, backward=backward, weight=weight):
+            mine = optimizer.param_groups[0]["params"][0] is weight
+            backward(optimizer, loss * float("inf") if mine else loss)
 
         if name == "half":
             gan.backward_into = poisoned

@@ -26,6 +26,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from src import seeding
 from src.pixels import from_uint8
 
 EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
@@ -304,11 +305,11 @@ def permutation(length: int, seed: int, epoch: int) -> Tensor:
 
     Args:
         length: number of items.
-        seed: seed of the run, not negative.
+        seed: seed of the run.
         epoch: number of the epoch, from 0.
     """
-    (mixed,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    return torch.randperm(length, generator=torch.Generator().manual_seed(int(mixed)))
+    generator = torch.Generator().manual_seed(seeding.mix(seed, seeding.ORDER, epoch))
+    return torch.randperm(length, generator=generator)
 
 
 def chunks(length: int, size: int, rank: int, world_size: int) -> list[range]:
