@@ -7,27 +7,23 @@ from itertools import islice
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map, tree_map_only
-from tqdm import tqdm
 
 from src import seeding
 from src.distributed import ExplicitDDP, average_, batch_norm_statistics
 from src.ema import EMA
+from src.evaluation import Evaluation
 from src.losses import Loss
 from src.metrics.base import Metric
 from src.networks.base import Discriminator, Generator
-from src.pixels import to_uint8
 from src.regularizers import Regularizer
 
-BLOCK = 16  # samples that the generator draws at once in evaluation
 
-
-class GAN(LightningModule):
+class GAN(Evaluation):
     """A generator and a discriminator that train against each other.
 
     One training step is `d_steps` updates of the discriminator, each on a fresh batch, and one update of the
@@ -103,12 +99,8 @@ class GAN(LightningModule):
         self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
         self.val_images, self.test_images = val_images, test_images
         self.seed = seed
-        self.trained_steps = 0  # of the checkpoint that was loaded
         self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
-        self.curves: dict[str, Tensor | float] = {}
-        self.results: list[dict[str, Any]] = []
-
-    # ------------------------------------------------------------------------------------------------ training
+        self.curves: dict[str, Tensor | float] = {}  # since they were last logged
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:
         networks = (self.generator, self.discriminator)
@@ -228,25 +220,18 @@ class GAN(LightningModule):
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips, and notes the norm of, gradients that are averaged and unscaled."""
+        """Clips, and notes the norm of, averaged gradients."""
         player = 0 if optimizer is self.optimizers()[0].optimizer else 1
         if self.clips[player] is None and not self.logs_now:
             return
-        self.check_unscaled(optimizer)
         gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm = norm / scaler.get_scale()  # a fused optimizer unscales later, inside its step
         if self.clips[player] is not None:
             torch._foreach_mul_(gradients, (self.clips[player] / (norm + 1e-6)).clamp(max=1.0))
         self.curves[("grad_norm/generator", "grad_norm/discriminator")[player]] = norm
-
-    def check_unscaled(self, optimizer: Optimizer) -> None:
-        if getattr(self.trainer.precision_plugin, "scaler", None) and getattr(
-            optimizer, "_step_supports_amp_scaling", 0
-        ):
-            raise ValueError(
-                "a fused optimizer unscales its gradients too late for clipping or norms under 16-mixed:"
-                " use --trainer.precision bf16-mixed, or set fused: false for both optimizers"
-            )
 
     def check_strategy(self) -> None:
         if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, ExplicitDDP):
@@ -286,112 +271,8 @@ class GAN(LightningModule):
         bar = {"d": values["loss/discriminator"], "g": values["loss/generator"]}
         self.log_dict(bar, prog_bar=True, logger=False)
 
-    # ---------------------------------------------------------------------------------------------- evaluation
-
-    @torch.no_grad()
-    def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
-        """Images of the averaged generator, each a function of `(seed, its index)` and its condition, to the last bit.
-
-        Args:
-            indices: [B], numbers of the samples, from 0.
-            condition: what the generator is conditioned on, [B] class labels for instance.
-
-        Returns:
-            float32 images [B, C, H, W] in [-1, 1].
-        """
-        network = self.generator_ema or self.generator
-        noise = [seeding.normal(network.latent_shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
-        indices, latents = indices.to(self.device), torch.stack(noise).to(self.device)
-        images = torch.empty(len(indices), network.channels, *network.image_size, device=self.device)
-        training = network.training
-        network.eval()
-        try:
-            # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
-            for block in (indices // BLOCK).unique():
-                here = indices // BLOCK == block
-                rows = indices[here] % BLOCK
-                z, c = tree_map_only(
-                    Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
-                )
-                with torch.autocast(self.device.type, enabled=False):
-                    images[here] = network(z, c)[rows].float()
-        finally:
-            network.train(training)
-        return images
-
-    def setup(self, stage: str) -> None:
-        for metric in self.metrics:  # a missing file of weights is known before the first step
-            metric.setup(self.device)
-
-    def start_evaluation(self) -> None:
-        """Brings the processes to agree on batch-norm statistics, and collects those of the real images once."""
-        average_(batch_norm_statistics(self))
-        if self.trainer.sanity_checking:
-            return
-        rank, world_size = self.global_rank, self.trainer.world_size
-        for metric in self.metrics:
-            metric.setup(self.device)
-            metric.reset()
-            if not metric.has_real:
-                real = self.trainer.datamodule.real_batches(metric.split, rank, world_size)
-                for images in tqdm(
-                    real, f"features of the real {metric.split} images", leave=False, disable=rank or None
-                ):
-                    metric.update(images.to(self.device), real=True)
-
-    def score(self, batch: Any) -> None:
-        """Shows one batch of samples to every metric."""
-        if self.trainer.sanity_checking:
-            return
-        images = to_uint8(self.sample(*batch))
-        for metric in self.metrics:
-            metric.update(images, real=False)
-
-    def finish_evaluation(self, prefix: str) -> None:
-        if self.trainer.sanity_checking:
-            return
-        self.results = [
-            {"name": metric.name, "value": metric.compute(), "protocol": metric.protocol() | self.protocol()}
-            for metric in self.metrics
-        ]
-        values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
-        self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
-        for logger in self.loggers:
-            logger.log_metrics(values, step=self.global_step)
-
-    def protocol(self) -> dict[str, Any]:
-        return {
-            "generator": "average" if self.ema else "current",
-            "seed": self.seed,
-            "step": self.global_step or self.trained_steps,
-            "precision": "float32",
-        }
-
-    def on_validation_start(self) -> None:
-        self.start_evaluation()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.score(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self.finish_evaluation("val")
-
     def on_validation_end(self) -> None:
         self.clock = (time.perf_counter(), self.global_step)  # images a second are those of training
-
-    def on_test_start(self) -> None:
-        self.start_evaluation()
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.score(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self.finish_evaluation("test")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return to_uint8(self.sample(*batch))
-
-    # --------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
@@ -427,8 +308,3 @@ def join(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)
-
-
-def spread(values: Tensor, rows: Tensor) -> Tensor:
-    """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
-    return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)

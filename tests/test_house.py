@@ -17,7 +17,8 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 ALLOWED = {
     "__main__": {"cli"},
     "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "ema", "networks"},
-    "gan": {"distributed", "ema", "losses", "metrics.base", "networks.base", "pixels", "regularizers", "seeding"},
+    "gan": {"distributed", "ema", "evaluation", "losses", "metrics.base", "networks.base", "regularizers", "seeding"},
+    "evaluation": {"distributed", "metrics.base", "networks.base", "pixels", "seeding"},
     "callbacks": {"callbacks", "pixels"},
     "data": {"data", "pixels", "seeding"},
     "metrics": {"metrics", "pixels"},
