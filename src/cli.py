@@ -150,18 +150,10 @@ class CLI(LightningCLI):
             self.trainer.callbacks.insert(0, KeepConfig(config, facts))
 
     def after_fit(self) -> None:
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
-            return
-        run_dir = Path(self.run.run_dir)
-        last = run_dir / "checkpoints" / "last.ckpt"
-        grids = sorted((run_dir / "samples").glob("step-*.png"))
-        say("", f"{run_dir}: {self.trainer.global_step} steps of training")
-        say(*(f"  {name:<12} {path}" for name, path in (
-            ("samples", grids[-1] if grids else None), ("checkpoint", last), ("curves", run_dir / "metrics.csv"),
-            ("config", run_dir / "config.yaml"),
-        ) if path and path.exists()))  # fmt: skip
-        self.report()
-        say("Next:", f"  python -m src test --ckpt_path {last}", f"  python -m src predict --ckpt_path {last}")
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            say("", f"{self.trainer.global_step} steps of training")
+            self.report()
+            self.show_run(f"test --ckpt_path {self.checkpoint}", f"predict --ckpt_path {self.checkpoint}")
 
     def after_validate(self) -> None:
         if self.trainer.is_global_zero:
@@ -172,7 +164,7 @@ class CLI(LightningCLI):
             return
         record = {
             "checkpoint": str(self.run.ckpt_path),
-            "step": self.model.results[0]["protocol"]["step"] if self.model.results else None,
+            "step": self.model.trained_steps,
             "results": self.model.results,
             "versions": {"gan-template": __version__, "torch": torch.__version__, "lightning": pl.__version__},
         }
@@ -180,20 +172,45 @@ class CLI(LightningCLI):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=2) + "\n")
         self.report()
-        say(f"  written to {path}")
+        classes = " --classes 3,7" if self.datamodule.num_classes > 7 else ""
+        self.show_run(f"predict --ckpt_path {self.run.ckpt_path} --num_images 1000{classes}")
 
     def after_predict(self) -> None:
         if self.trainer.is_global_zero:
-            writer = self.trainer.callbacks[-1]
-            say(
-                f"{self.run.num_images} images in {writer.output / 'images'}",
-                f"a grid of them: {writer.output / 'grid.png'}",
-            )
+            output = self.trainer.callbacks[-1].output
+            say(f"{self.run.num_images} images in {output / 'images'}", f"the first of them in {output / 'grid.png'}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return Path(self.run.run_dir) / "checkpoints" / "last.ckpt"
 
     def report(self) -> None:
+        """Each figure with its protocol, which it means nothing without."""
         for result in self.model.results:
-            protocol = ", ".join(f"{key} {value}" for key, value in result["protocol"].items())
-            say(f"  {result['name']} = {result['value']:.4f}  ({protocol})")
+            facts = result["protocol"].items()
+            plain = [f"{key.replace('_', ' ')} {value}" for key, value in facts if not isinstance(value, dict)]
+            nested = [
+                f"{key} {str(value)[:32]}"
+                for _, inner in facts
+                if isinstance(inner, dict)
+                for key, value in inner.items()
+            ]
+            say(
+                f"  {result['name']} = {result['value']:.4f}",
+                *(f"    {line}" for line in (", ".join(plain), ", ".join(nested))),
+            )
+
+    def show_run(self, *commands: str) -> None:
+        """Says where everything is, and what to try next."""
+        run_dir = Path(self.run.run_dir)
+        grids = sorted((run_dir / "samples").glob("step-*.png"))
+        files = {"samples": grids[-1] if grids else None, "checkpoint": self.checkpoint}
+        files |= {"curves": run_dir / "metrics.csv", "figures": run_dir / "metrics.json"}
+        say(f"In {run_dir}:", *(f"  {name:<11}{path}" for name, path in files.items() if path and path.exists()))
+        here = Path(sys.prefix).resolve()
+        inside = here != Path(sys.base_prefix).resolve() and here.is_relative_to(Path.cwd())
+        python = here.relative_to(Path.cwd()) / "bin" / "python" if inside else "python"
+        say("Try next:", *(f"  {python} -m src {command}" for command in commands))
 
 
 def say(*lines: str) -> None:

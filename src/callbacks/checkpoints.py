@@ -1,6 +1,7 @@
 """The two checkpoints of a run, `last.ckpt` and `best.ckpt`, written so that a crash leaves the old or the new one."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError as error:
+        except Exception as error:  # on a full disk PyTorch raises a RuntimeError about positions
             temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent).free / 1e6
             raise OSError(
-                error.errno, f"{path} could not be written ({error.strerror}); the one before is whole"
+                f"{path} could not be written, with {free:.0f} MB free there; the checkpoint before it is whole"
             ) from error
 
 
