@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import images as images_module
+from src.data import files as files_module
 from src.data.folder import ImageFolder
 
 NOISE = np.random.RandomState(0).randint(0, 256, (6, 5, 4)).astype(np.uint8)  # height 6, width 5
@@ -302,13 +302,13 @@ def test_test_images(tmp_path):
 @pytest.fixture
 def decodings(monkeypatch):
     """Counts the decoded files."""
-    counter, decode = SimpleNamespace(count=0), images_module.decode
+    counter, decode = SimpleNamespace(count=0), files_module.decode
 
     def counting(*arguments):
         counter.count += 1
         return decode(*arguments)
 
-    monkeypatch.setattr(images_module, "decode", counting)
+    monkeypatch.setattr(files_module, "decode", counting)
     return counter
 
 
@@ -355,10 +355,10 @@ def test_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path):
     tree(tmp_path / "a", [f"{i}.png" for i in range(40)])
     cache = tmp_path / "cache"
     slow = (
-        "import sys, time; from src.data import images; from src.data.folder import ImageFolder\n"
-        "decode = images.decode\n"
+        "import sys, time; from src.data import files; from src.data.folder import ImageFolder\n"
+        "decode = files.decode\n"
         "def slow(*arguments): time.sleep(0.5); return decode(*arguments)\n"
-        "images.decode = slow\n"
+        "files.decode = slow\n"
         "ImageFolder(sys.argv[1], cache_dir=sys.argv[2]).prepare_data()"
     )
     process = subprocess.Popen([sys.executable, "-c", slow, str(tmp_path / "a"), str(cache)])
@@ -378,22 +378,22 @@ def test_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path):
 
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
     tree(tmp_path / "a", ["1.png"])
-    monkeypatch.setattr(images_module, "decode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(files_module, "decode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pixels(tmp_path / "a")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".npy", ".part")]
 
 
 def test_order_does_not_depend_on_the_threads(tmp_path, monkeypatch):
-    decode = images_module.decode
+    decode = files_module.decode
 
     def unsteady(*arguments):
         result = decode(*arguments)
         time.sleep(0.002 * (int(result[0, 0, 0]) % 3))
         return result
 
-    monkeypatch.setattr(images_module, "decode", unsteady)
-    monkeypatch.setattr(images_module.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(files_module, "decode", unsteady)
+    monkeypatch.setattr(files_module.os, "cpu_count", lambda: 7)
     names = [f"{i:03}.png" for i in range(60)]
     tree(tmp_path / "a", names)
     assert pixels(tmp_path / "a")[:, 0, 0, 0].tolist() == list(range(60))
@@ -461,7 +461,7 @@ def test_disk_that_fills_up_while_decoding(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(images_module.os, "fsync", full)
+    monkeypatch.setattr(files_module.os, "fsync", full)
     assert "--data.cache_dir" in error_of(lambda: pixels(tmp_path / "a"), OSError)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".npy", ".part")]
 

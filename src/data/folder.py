@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from src.data.images import ImageDataModule, ImageFiles, decoded
+from src.data.files import ImageFiles, decoded
+from src.data.images import ImageDataModule
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 NUM_HEADERS = 500  # files that are opened to find the size and the channels

@@ -1,36 +1,21 @@
-"""What every image source shares: the order of the data, the loaders, and the cache of decoded files."""
+"""What every image source shares: the order of the data and the loaders."""
 
-import errno
-import hashlib
-import io
-import os
-import shutil
-import warnings
-import zipfile
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
-from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from lightning.pytorch import LightningDataModule
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from src import seeding
 from src.pixels import from_uint8
 
 EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
-CACHE_VERSION = 1  # raise it when a file would be decoded to other pixels
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -389,202 +374,3 @@ def resized(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         part = functional.interpolate(part, size=image_size, mode="bicubic", antialias=True)
         result[chunk.start : chunk.stop] = part.round().clamp(0, 255).to(torch.uint8).numpy()
     return result
-
-
-class ImageFiles:
-    """Image files under a folder or in a .zip.
-
-    Args:
-        root: the folder or the .zip.
-        names: paths relative to it, separated by "/".
-    """
-
-    def __init__(self, root: Path, names: list[str]) -> None:
-        self.root = root
-        self.names = names
-
-    @cached_property
-    def _archive(self) -> zipfile.ZipFile | None:
-        return None if self.root.is_dir() else zipfile.ZipFile(self.root)
-
-    def open(self, name: str) -> BinaryIO:
-        """Open one file for reading."""
-        return io.BytesIO(self._archive.read(name)) if self._archive else open(self.root / name, "rb")
-
-    def fingerprint(self) -> str:
-        """Digest that changes with any name, size, modification time or (in a .zip) checksum."""
-        digest = hashlib.sha256()
-        if self._archive:
-            stat = self.root.stat()
-            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
-        for name in self.names:
-            if self._archive:
-                state = (self._archive.getinfo(name).CRC,)
-            else:
-                try:
-                    stat = os.stat(self.root / name)
-                    state = (stat.st_size, stat.st_mtime_ns)
-                except OSError:  # a dangling link: decoding will count it as unreadable
-                    state = ()
-            digest.update(repr((name, *state)).encode())
-        return digest.hexdigest()
-
-
-def decode(file: BinaryIO, image_size: tuple[int, int], channels: int, resize: str) -> np.ndarray:
-    """Decode one image file upright, first frame, to 8 bits.
-
-    16-bit grey is divided by 257 and floating point grey is taken as 0 to 255. Transparent pixels are
-    laid on white for 1 and 3 channels; grey is the luma of ITU-R 601.
-
-    Args:
-        file: an open image file.
-        image_size: (height, width) wanted.
-        channels: 1 (grey), 3 (RGB) or 4 (RGB and straight alpha, opaque where the file has none).
-        resize: "crop" cuts the largest centred box of the wanted aspect, "stretch" takes the whole image.
-
-    Returns:
-        uint8 (C, height, width).
-    """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        levels = np.asarray(image)
-        if not np.isfinite(levels).all() or 0 < levels.max() <= 1:
-            raise ValueError("floating point grey levels must be finite and reach from 0 to 255, not to 1")
-        image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-    if channels != 4 and image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-    height, width = image_size
-    if resize == "crop":
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    else:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def decoded(
-    files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, cache_dir: str, max_bad: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of image files, decoded once and kept as a memory map; a changed file or option makes a new one.
-
-    Args:
-        files: what to decode.
-        image_size: (height, width) in pixels.
-        channels: 1, 3 or 4.
-        resize: "crop" or "stretch", as of `decode`.
-        cache_dir: folder of the memory maps.
-        max_bad: share of unreadable files that is tolerated, 0 to 1.
-
-    Returns:
-        uint8 (N, C, H, W), read-only, and the positions (N,) in `files.names` of the readable files.
-
-    Raises:
-        ValueError: more than `max_bad` of the files, or all of them, are unreadable.
-        OSError: the disk is too small.
-    """
-    key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize))
-    path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / "build.lock"):  # two runs that start together build it once
-            if not path.exists():
-                _build(path, files, image_size, channels, resize, max_bad)
-    images = np.load(path, mmap_mode="r")
-    with open(path, "rb") as file:
-        file.seek(images.offset + images.nbytes)
-        readable = np.load(file)
-    skipped = np.setdiff1d(np.arange(len(files.names)), readable)
-    _tolerate({files.names[i]: "" for i in skipped}, files, max_bad)
-    return images, readable
-
-
-def _build(
-    path: Path, files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, max_bad: float
-) -> None:
-    for leftover in path.parent.glob("*.part"):  # of a build that was killed: whoever builds holds the lock
-        leftover.unlink()
-    num_threads = os.cpu_count() or 1
-    shape = (channels, *image_size)
-    needed = len(files.names) * (prod(shape) + 8) + 256
-
-    def no_space() -> OSError:
-        return OSError(
-            f"{path.parent} is too small for the decoded images: {needed / 1e6:.0f} MB needed, "
-            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB free; "
-            "name a folder on another disk with --data.cache_dir"
-        )
-
-    if needed > shutil.disk_usage(path.parent).free:
-        raise no_space()
-
-    def attempt(name: str) -> np.ndarray | str:
-        try:
-            with files.open(name) as file:
-                return decode(file, image_size, channels, resize)
-        except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-            return " ".join(f"{type(error).__name__}: {error}".split())
-
-    part = path.with_suffix(".part")
-    readable: list[int] = []
-    unreadable: dict[str, str] = {}
-    try:
-        with (
-            open(part, "wb") as file,
-            ThreadPoolExecutor(num_threads) as pool,
-            tqdm(total=len(files.names), desc=f"decoding {files.root}", unit="image", disable=None) as progress,
-        ):
-            _write_header(file, (len(files.names), *shape))
-            start = file.tell()
-            pending: deque = deque()  # bounded, so that decoding never runs far ahead of the disk
-            for index, name in enumerate(files.names):
-                pending.append((index, name, pool.submit(attempt, name)))
-                while len(pending) > 4 * num_threads or (pending and index == len(files.names) - 1):
-                    done, done_name, future = pending.popleft()
-                    result = future.result()
-                    if isinstance(result, str):
-                        unreadable[done_name] = result
-                    else:
-                        file.write(result.tobytes())
-                        readable.append(done)
-                    progress.update()
-            _tolerate(unreadable, files, max_bad)
-            np.save(file, np.array(readable))  # behind the images, in the same file: both are whole or neither is
-            file.seek(0)
-            _write_header(file, (len(readable), *shape))
-            assert file.tell() == start
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise no_space() from error
-        raise
-    if unreadable:
-        warnings.warn(f"left out {_named(unreadable, files)}", stacklevel=3)
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    # NumPy pads the header for a first axis of any length, so it can be rewritten in place.
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _tolerate(unreadable: dict[str, str], files: ImageFiles, max_bad: float) -> None:
-    if len(unreadable) > max_bad * len(files.names):
-        raise ValueError(
-            f"more than max_bad {max_bad:.2%} is unreadable: {_named(unreadable, files)}; "
-            "repair or remove them, or raise --data.max_bad"
-        )
-    if len(unreadable) == len(files.names):
-        raise ValueError(f"none of the files can be read: {_named(unreadable, files)}")
-
-
-def _named(unreadable: dict[str, str], files: ImageFiles) -> str:
-    named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in list(unreadable.items())[:10])
-    more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-    share = len(unreadable) / len(files.names)
-    return f"{len(unreadable)} unreadable of {len(files.names)} files ({share:.2%}) in {files.root}: {named}{more}"
