@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -256,10 +257,9 @@ def remembered(subcommand: str, path: str) -> list[str]:
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
-    folder = Path(path).resolve().parent
-    run_dir = folder.parent if folder.name == "checkpoints" else folder
     if subcommand in EVALUATIONS:
-        config["run_dir"] = str(run_dir)
+        folder = Path(os.path.relpath(path)).parent
+        config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
     return ["--config", yaml.safe_dump(config)]
 
 
@@ -282,24 +282,48 @@ def complete(args: list[str]) -> list[str]:
     return [args[0], *first, *("--resume=true" if arg == "--resume" else arg for arg in args[1:])]
 
 
+def start(cli_class: type[CLI], args: list[str]) -> CLI:
+    quieten()
+    return cli_class(
+        GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
+        auto_configure_optimizers=False, save_config_callback=None, seed_everything_default=0,
+        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)},
+        args=complete(args),
+    )  # fmt: skip
+
+
 def main(args: list[str] | None = None) -> CLI:
     """Runs one command; what the user can mend ends in one line, unless `--debug` asks for the traceback."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
-    quieten()
     try:
-        return CLI(
-            GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
-            auto_configure_optimizers=False,
-            save_config_callback=None, seed_everything_default=0,
-            parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)},
-            args=complete(args),
-        )  # fmt: skip
+        return start(CLI, [arg for arg in args if arg != "--debug"])
     except (ValueError, OSError, MisconfigurationException) as error:
         if debug:
             raise
         fail(error)
+
+
+class Loader(CLI):
+    """Builds what `predict` would, and stops there."""
+
+    def predict(self, **_: Any) -> None:
+        self.model.load_state_dict(read_checkpoint(self.run.ckpt_path)["state_dict"])
+
+    def after_predict(self) -> None:
+        pass
+
+
+def load(path: str) -> GAN:
+    """The model of a checkpoint, on the CPU, ready to `sample`; for notebooks and scripts.
+
+    Args:
+        path: a checkpoint of this project.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    return start(Loader, ["predict", "--ckpt_path", path]).model.eval()
 
 
 def quieten() -> None:

@@ -14,7 +14,8 @@ import yaml
 from conftest import ROOT, refusal
 from PIL import Image
 
-from src.cli import fail, main
+from src.cli import fail, load, main
+from src.pixels import to_uint8
 
 
 def last(run):
@@ -186,6 +187,17 @@ def test_predictions_depend_on_seed_number_and_class_alone(run, tmp_path):
     assert predict("e", "--num_images", "70", "--batch_size", "1") == many
     threes = predict("f", "--num_images", "30", "--classes", "3")
     assert [name for name in threes if threes[name] == few[name]] == ["000003.png", "000013.png", "000023.png"]
+
+
+def test_a_checkpoint_loads_in_python(run, tmp_path):
+    gan = load(last(run))
+    images = to_uint8(gan.sample(torch.arange(12), torch.arange(12) % 10))
+    main(["predict", "--ckpt_path", last(run), "--output", str(tmp_path / "out"), "--num_images", "12"])
+    for i in range(12):
+        with Image.open(tmp_path / "out" / "images" / f"{i:06d}.png") as picture:
+            assert np.array_equal(np.asarray(picture), images[i, 0])
+    with pytest.raises(ValueError, match="no checkpoint"):
+        load(str(tmp_path / "none.ckpt"))
 
 
 def test_a_folder_with_something_in_it_is_not_written_into(run, tmp_path, capsys):
