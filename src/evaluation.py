@@ -52,7 +52,7 @@ class Evaluation(LightningModule):
         """
         network = self.generator_ema or self.generator
         noise = [seeding.normal(network.latent_shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
-        indices, latents = indices.to(self.device), torch.stack(noise).to(self.device)
+        indices, latents = indices.to(self.device), torch.stack(noise).to(self.device) if noise else None
         images = torch.empty(len(indices), network.channels, *network.image_size, device=self.device)
         training = network.training
         network.eval()

@@ -1,5 +1,6 @@
 """What every image source shares: the order of the data and the loaders."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -140,12 +141,6 @@ class ImageDataModule(LightningDataModule, ABC):
     def _requests(self, name: str) -> DataLoader:
         num_images = getattr(self.trainer.lightning_module, name)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        # Lightning skips the evaluation on a process without a batch, and the others would wait for it for ever.
-        if 0 < num_images <= EVAL_BATCH * (world_size - 1):
-            raise ValueError(
-                f"{name} {num_images} leaves some of {world_size} processes without a chunk of {EVAL_BATCH}: "
-                f"take at least {EVAL_BATCH * (world_size - 1) + 1}"
-            )
         return sample_loader(num_images, self.conditions, EVAL_BATCH, rank, world_size)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
@@ -170,6 +165,16 @@ class ImageDataModule(LightningDataModule, ABC):
     def _shuffled_labels(self) -> Tensor:
         labels = torch.from_numpy(self.split("train")[1])
         return labels[permutation(len(labels), seed=0, epoch=0)]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of the pixels and labels of a split as the networks see them: whatever changes them changes it."""
+        images, labels = self.split(split)
+        digest = hashlib.sha256(repr((images.shape, labels is not None)).encode())
+        for chunk in chunks(len(images), 1000, 0, 1):
+            digest.update(np.ascontiguousarray(images[chunk.start : chunk.stop]))
+        if labels is not None:
+            digest.update(labels)
+        return digest.hexdigest()
 
     def real_batches(self, split: str, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
         """Every image of a split once over all processes, in order, never mirrored.
@@ -314,7 +319,7 @@ class SampleChunks(Dataset):
         return len(self.chunks)
 
     def __getitem__(self, chunk: int) -> tuple[Tensor, Tensor | None]:
-        indices = torch.tensor(self.chunks[chunk])
+        indices = torch.tensor(self.chunks[chunk], dtype=torch.int64)
         return indices, self.conditions(indices)
 
 
@@ -332,7 +337,7 @@ def sample_loader(
         conditions: maps indices (b,) to what the generator is conditioned on, or None.
         batch_size: samples of a chunk; the chunks do not depend on `world_size`, and the last may be shorter.
         rank: this process.
-        world_size: number of processes; chunk c goes to process c mod world_size, so one may have none.
+        world_size: number of processes; chunk c goes to process c mod world_size, an empty one where there is none.
 
     Returns:
         Loader of (indices int64 (b,), condition).

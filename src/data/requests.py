@@ -59,10 +59,6 @@ class Requests(LightningDataModule):
         return classes[indices % len(classes)]
 
     def predict_dataloader(self) -> DataLoader:
-        world_size = self.trainer.world_size
-        if self.num_images < world_size:
-            raise ValueError(
-                f"{world_size} processes are too many for {self.num_images} images: lower --trainer.devices"
-            )
-        size = min(self.batch_size, self.num_images // world_size)  # Lightning wants a batch for every process
-        return sample_loader(self.num_images, self.conditions, size, self.trainer.global_rank, world_size)
+        return sample_loader(
+            self.num_images, self.conditions, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
