@@ -97,7 +97,7 @@ def test_batch_norm_statistics_agree_before_they_are_saved(tmp_path):
     folder.mkdir()
     done = subprocess.run(
         ["timeout", "-k", "5", "150", sys.executable, str(script), "fit", "--config", str(config), "--run_dir",
-         str(folder), "--trainer.devices", "2"],
+         str(folder), "--trainer.devices", "2", "--trainer.val_check_interval", "3"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -342,7 +342,8 @@ def sample_loader(
     Returns:
         Loader of (indices int64 (b,), condition).
     """
-    requests = SampleChunks(chunks(num_images, batch_size, rank, world_size), conditions)
+    # Lightning wants a batch for every process, or some would wait for the others for ever: an empty one will do.
+    requests = SampleChunks(chunks(num_images, batch_size, rank, world_size) or [range(0)], conditions)
     return DataLoader(requests, batch_size=None, generator=torch.Generator())
 
 
