@@ -12,6 +12,7 @@ from src import seeding
 from src.ema import EMA
 from src.gan import join, pieces
 from src.losses import RelativisticPairing, Wasserstein
+from src.networks import mlp
 from src.pixels import from_uint8, to_uint8
 from src.regularizers import R1
 
@@ -178,6 +179,30 @@ def test_clipping_bounds_the_norm_of_one_player(tmp_path, player):
     clipped, free = (norms[id(gan.optimizers()[i].optimizer)] for i in (player, 1 - player))
     assert clipped == pytest.approx([1e-3] * 3, rel=1e-3)
     assert min(free) > 1e-2
+
+
+def test_gradients_below_the_bound_are_left_alone(tmp_path):
+    free, bounded = (fit(tmp_path, make_gan(g_clip=clip, d_clip=clip), max_steps=3) for clip in (None, 1e9))
+    assert torch.equal(weights(bounded.generator), weights(free.generator))
+
+
+def test_dropout_is_a_function_of_seed_and_step(tmp_path):
+    """Not of what was drawn before: whatever the state of the global stream, also after a resume."""
+    dropping = mlp.Discriminator((4, 4), 1, hidden=(8,), dropout=0.5)
+    trained = []
+    for state, seed in ((1, 0), (2, 0), (1, 3)):
+        gan = make_gan(discriminator=copy.deepcopy(dropping), seed=seed)
+        torch.manual_seed(state)
+        trained.append(weights(fit(tmp_path, gan, max_steps=4).discriminator))
+    assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
+
+    first = make_gan(discriminator=copy.deepcopy(dropping))
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.fit(first, datamodule=Squares())
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    second = make_gan(discriminator=copy.deepcopy(dropping))
+    make_trainer(tmp_path, max_steps=4).fit(second, datamodule=Squares(), ckpt_path=str(tmp_path / "half.ckpt"))
+    assert torch.equal(weights(second.discriminator), trained[0])
 
 
 def test_schedules_advance_once_a_step(tmp_path):
