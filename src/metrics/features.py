@@ -1,15 +1,19 @@
 """What turns images into the features that a distance is measured on."""
 
-import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.metrics import classifier
+from src.metrics.resize import bicubic, tf1_bilinear
+from src.metrics.weights import first_line, located, sha256
 from src.pixels import from_uint8
 
 
@@ -18,12 +22,13 @@ class Extractor:
 
     A plain object rather than a module, so that no network of a metric lands in a checkpoint or in `parameters()`.
     Constructing one is free: the weights are read by `load`, which the first call does by itself. A subclass
-    implements `build`, which returns the network and sets the attributes below, and `features`.
+    implements `build`, which returns the network and sets the attributes below, and `features`; where the network is a
+    classifier, `logits` too.
 
     Attributes:
         name: what the network is.
-        distance: what a Frechet distance on these features is called. Only Inception with the original weights gives
-            a "fid"; every other name carries the first 8 digits of the weights' hash.
+        distance: what a Frechet distance on these features is called. Only published weights have a name of their
+            own ("fid", "clean-fid", "fd-dinov2"); every other carries the first 8 digits of the weights' hash.
         num_features: length of one feature vector.
         resize: how images are brought to the input size of the network.
         weights_hash: SHA-256 of the weights file, in hexadecimal.
@@ -46,6 +51,10 @@ class Extractor:
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32 [B, num_features]; runs inside `exact_float32` on batches of bounded size."""
         raise NotImplementedError
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        """Class logits [B, K] from the features [B, num_features]; None where the network has no classes."""
+        return None
 
     @torch.inference_mode(False)  # a network built in Lightning's validation must still be movable after it
     def load(self) -> "Extractor":
@@ -87,6 +96,19 @@ class Extractor:
         size = 16 if self.device.type == "cpu" else 128
         with torch.inference_mode(), exact_float32(self.device):
             return torch.cat([self.features(batch) for batch in images.to(self.device).split(size)])
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features and class logits of a batch, in one pass through the network.
+
+        Args:
+            images: uint8 [B, C, H, W], 0 to 255.
+
+        Returns:
+            Features float32 [B, num_features], and logits float32 [B, K] or None, on the extractor's device.
+        """
+        features = self(images)
+        with torch.inference_mode(), exact_float32(self.device):
+            return features, self.logits(features)
 
     def describe(self) -> dict[str, str | int]:
         """What a reader must know to compare two results."""
@@ -148,46 +170,67 @@ def match_channels(images: Tensor, channels: int) -> Tensor:
 
 
 class Inception(Extractor):
-    """Inception-v3 of the original FID: its 2048 pooled features and its resize (arXiv:1706.08500).
+    """Inception-v3 of the original FID: its 2048 pooled features (arXiv:1706.08500).
 
-    The network is torch-fidelity's conversion of the TensorFlow graph.
+    The network is torch-fidelity's conversion of the TensorFlow graph. Its logits have 1008 classes and no bias, as in
+    the original Inception Score. With `resize: tf1` the distance agrees with torch-fidelity's, with `resize: clean`
+    with clean-fid's, where it is called "clean-fid".
 
     Args:
         weights: weights file, in the format of torch-fidelity. By default torch-fidelity's own file, downloaded once
             into PyTorch's hub cache. Another file than that works, but the distance is then not called "fid".
+        resize: how images come to 299x299. "tf1" is bilinear without antialiasing, as the FID was defined; "clean" is
+            bicubic with antialiasing, on float grey levels (arXiv:2104.11222).
     """
 
     name = "inception"
     num_features = 2048
-    resize = "tf1-bilinear-299"
 
     ORIGINAL = "6726825d"  # the SHA-256 of the 2015-12-05 weights starts so
+    SIZE = 299
 
-    def __init__(self, weights: str | None = None) -> None:
+    def __init__(self, weights: str | None = None, resize: Literal["tf1", "clean"] = "tf1") -> None:
         super().__init__()
         self.weights = weights
+        clean = resize == "clean"
+        self.prefix = "clean-" if clean else ""
+        self.resize = f"clean-bicubic-{self.SIZE}" if clean else f"tf1-bilinear-{self.SIZE}"
+        self.resized = bicubic if clean else tf1_bilinear
 
     def build(self) -> nn.Module:
         # Imported here because it takes seconds, and no other metric needs it.
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-        path = _download(URL_INCEPTION_V3, self.ORIGINAL) if self.weights is None else Path(self.weights).expanduser()
-        self.weights_hash = _sha256(path)
+        path, self.weights_hash = located(self.weights, URL_INCEPTION_V3, self.ORIGINAL)
         original = self.weights_hash.startswith(self.ORIGINAL)
-        self.distance = "fid" if original else f"fd-inception-{self.weights_hash[:8]}"
+        self.distance = f"{self.prefix}fid" if original else f"fd-{self.prefix}inception-{self.weights_hash[:8]}"
         try:
             if not original:
                 torch.load(path, weights_only=True)  # torch-fidelity unpickles without this guard
             network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
         except Exception as error:
             raise ValueError(
-                f"{path} does not hold torch-fidelity's Inception weights ({_first_line(error)}): "
+                f"{path} does not hold torch-fidelity's Inception weights ({first_line(error)}): "
                 "fetch it again, or leave out `weights`"
             ) from error
-        return network.to(memory_format=torch.channels_last)  # 1.5 times the speed on a CPU, the same features
+        for module in network.modules():
+            if hasattr(module, "bn"):
+                module.conv, module.bn = folded(module.conv, module.bn), nn.Identity()
+        # Its layers are registered in the order in which they act; its own `forward` would resize once more.
+        layers = nn.Sequential(OrderedDict(network.named_children()))
+        return layers.to(memory_format=torch.channels_last)  # 1.5 times the speed on a CPU, the same features
 
     def features(self, images: Tensor) -> Tensor:
-        return self.network(match_channels(images, 3))[0]
+        x = self.resized(match_channels(images, 3).float(), self.SIZE)
+        return self.network[:-1]((x - 128) / 128).flatten(1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return features @ self.network.fc.weight.T
+
+
+def folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution in place of a convolution and the batch normalization after it, folded in float64."""
+    return fuse_conv_bn_eval(conv.double().eval(), bn.double().eval()).float()
 
 
 class Classifier(Extractor):
@@ -208,12 +251,12 @@ class Classifier(Extractor):
 
     def build(self) -> nn.Module:
         path = self.DIGITS if self.weights is None else Path(self.weights).expanduser()
-        self.weights_hash = _sha256(path)
+        self.weights_hash = sha256(path)
         try:
             network, facts = classifier.load(path)
         except Exception as error:
             raise ValueError(
-                f"{path} does not hold a classifier ({_first_line(error)}): "
+                f"{path} does not hold a classifier ({first_line(error)}): "
                 f"write it again with `python -m src.metrics.classifier --output {path}`"
             ) from error
         self.name = facts["name"]
@@ -229,27 +272,5 @@ class Classifier(Extractor):
             x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
         return self.network.features(x)
 
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: correct `weights`, or leave it out for the default")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _download(url: str, hash_prefix: str) -> Path:
-    """The file in PyTorch's hub cache, where torch-fidelity itself keeps it."""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix)
-        except (OSError, RuntimeError) as error:  # no network; a file cut short
-            raise FileNotFoundError(
-                f"cannot download the Inception weights ({_first_line(error)}): fetch {url} by other means and "
-                "give its place as `weights` of src.metrics.features.Inception"
-            ) from error
-    return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    def logits(self, features: Tensor) -> Tensor:
+        return self.network.head(features)
