@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from src import seeding
 from src.ema import EMA
+from src.evaluation import BLOCK
 from src.gan import join, pieces
 from src.losses import RelativisticPairing, Wasserstein
 from src.networks import mlp
@@ -256,6 +257,18 @@ def test_samples_depend_on_seed_and_index_alone():
     torch.testing.assert_close(torch.cat([gan.sample(torch.arange(i, i + 5)) for i in (0, 5, 10, 15)]), together)
     gan.seed = 1
     assert not torch.allclose(gan.sample(torch.arange(20)), together)
+
+
+def test_a_sample_has_its_row_in_a_batch_of_fixed_size(monkeypatch):
+    """Kernels round differently for other sizes and, some, for other rows."""
+    gan = make_gan()
+    batches = []
+    monkeypatch.setattr(gan.generator, "forward", lambda z, c: batches.append(z) or torch.zeros(len(z), 1, 4, 4))
+    gan.sample(torch.tensor([18, 3, 16]))
+    assert [len(z) for z in batches] == [BLOCK, BLOCK]
+    noise = {i: seeding.normal((4,), 0, seeding.SAMPLES, i) for i in (3, 16, 18)}
+    assert torch.equal(batches[0][3], noise[3])
+    assert torch.equal(batches[1][0], noise[16]) and torch.equal(batches[1][2], noise[18])
 
 
 def test_noise_differs_between_purposes_steps_and_seeds():
