@@ -22,12 +22,17 @@ import src.data.digits
 import src.data.folder
 import src.data.requests
 import src.data.vision
-import src.metrics.fid  # noqa: F401  imported: known by its short names, `--data ImageFolder`
+import src.metrics.fid
+import src.metrics.inception_score
+import src.metrics.kernel
+import src.metrics.manifold  # noqa: F401  imported: known by short names, `--data ImageFolder`
 from src import __version__
 from src.callbacks.checkpoints import KeepConfig
 from src.callbacks.predictions import PredictionWriter
 from src.gan import GAN
 from src.loggers import CSV
+from src.report import say_figures
+from src.score import run as run_scores
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 EVALUATIONS = ("validate", "test", "predict")
@@ -153,12 +158,12 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             say("", f"{self.trainer.global_step} steps of training")
-            self.report()
+            say_figures(self.model.results)
             self.show_run(f"test --ckpt_path {self.checkpoint}", f"predict --ckpt_path {self.checkpoint}")
 
     def after_validate(self) -> None:
         if self.trainer.is_global_zero:
-            self.report()
+            say_figures(self.model.results)
 
     def after_test(self) -> None:
         if not self.trainer.is_global_zero:
@@ -172,7 +177,7 @@ class CLI(LightningCLI):
         path = Path(self.run.run_dir) / "metrics.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=2) + "\n")
-        self.report()
+        say_figures(self.model.results)
         classes = " --classes 3,7" if self.datamodule.num_classes > 7 else ""
         self.show_run(f"predict --ckpt_path {self.run.ckpt_path} --num_images 1000{classes}")
 
@@ -185,28 +190,16 @@ class CLI(LightningCLI):
     def checkpoint(self) -> Path:
         return Path(self.run.run_dir) / "checkpoints" / "last.ckpt"
 
-    def report(self) -> None:
-        """Each figure with its protocol, which it means nothing without."""
-        for result in self.model.results:
-            facts = result["protocol"].items()
-            plain = [f"{key.replace('_', ' ')} {value}" for key, value in facts if not isinstance(value, dict)]
-            nested = [
-                f"{key} {str(value)[:32]}"
-                for _, inner in facts
-                if isinstance(inner, dict)
-                for key, value in inner.items()
-            ]
-            say(
-                f"  {result['name']} = {result['value']:.4f}",
-                *(f"    {line}" for line in (", ".join(plain), ", ".join(nested))),
-            )
-
     def show_run(self, *commands: str) -> None:
         """Says where everything is, and what to try next."""
         run_dir = Path(self.run.run_dir)
         grids = sorted((run_dir / "samples").glob("step-*.png"))
         files = {"samples": grids[-1] if grids else None, "checkpoint": self.checkpoint}
-        files |= {"curves": run_dir / "metrics.csv", "figures": run_dir / "metrics.json"}
+        files |= {
+            "curves": run_dir / "metrics.csv",
+            "figures": run_dir / "metrics.json",
+            "nearest": run_dir / "nearest.png",
+        }
         say(f"In {run_dir}:", *(f"  {name:<11}{path}" for name, path in files.items() if path and path.exists()))
         here = Path(sys.prefix).resolve()
         inside = here != Path(sys.base_prefix).resolve() and here.is_relative_to(Path.cwd())
@@ -292,12 +285,15 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
     )  # fmt: skip
 
 
-def main(args: list[str] | None = None) -> CLI:
+def main(args: list[str] | None = None) -> CLI | None:
     """Runs one command; what the user can mend ends in one line, unless `--debug` asks for the traceback."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
     try:
-        return start(CLI, [arg for arg in args if arg != "--debug"])
+        if args[:1] in (["score"], ["compare"]):
+            return run_scores(*args[:1], args[1:], Parser)
+        return start(CLI, args)
     except (ValueError, OSError, MisconfigurationException) as error:
         if debug:
             raise

@@ -6,15 +6,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
-from tqdm import tqdm
 
 from src import seeding
 from src.distributed import average_, batch_norm_statistics
 from src.metrics.base import Metric
+from src.metrics.statistics import Collector, Features, real_features
 from src.networks.base import Generator
 from src.pixels import to_uint8
 
 BLOCK = 16  # samples that the generator draws at once
+FEATURES = ".cache/features"  # where those of real images are kept
 
 
 class Evaluation(LightningModule):
@@ -38,6 +39,8 @@ class Evaluation(LightningModule):
         super().__init__()
         self.trained_steps = 0
         self.results: list[dict[str, Any]] = []
+        self.reals: dict[str, Features] = {}
+        self.fakes: dict[str, Features] = {}
 
     @torch.no_grad()
     def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
@@ -72,43 +75,66 @@ class Evaluation(LightningModule):
 
     def setup(self, stage: str) -> None:
         for metric in self.metrics:  # a missing file of weights is known before the first step
-            metric.setup(self.device)
+            metric.setup(self.device, self.metrics[0].extractor)
 
     def start_evaluation(self) -> None:
-        """Brings the processes to agree on batch-norm statistics, and collects those of the real images once."""
+        """Brings the processes to agree on batch-norm statistics, and starts collecting features, once an extractor."""
         average_(batch_norm_statistics(self))
-        if self.trainer.sanity_checking:
-            return
-        rank, world_size = self.global_rank, self.trainer.world_size
-        for metric in self.metrics:
+        self.collectors: dict[str, Collector] = {}
+        for metric in self.scoring():
             metric.setup(self.device)
-            metric.reset()
-            if not metric.has_real:
-                real = self.trainer.datamodule.real_batches(metric.split, rank, world_size)
-                for images in tqdm(
-                    real, f"features of the real {metric.split} images", leave=False, disable=rank or None
-                ):
-                    metric.update(images.to(self.device), real=True)
+            self.collectors.setdefault(key_of(metric), Collector(metric.extractor))
+
+    def scoring(self) -> list[Metric]:
+        """All metrics in `test`; in validation the first alone, which selects the best checkpoint, to save time."""
+        return self.metrics if self.trainer.testing else self.metrics[:1]
 
     def score(self, batch: Any) -> None:
-        """Shows one batch of samples to every metric."""
-        if self.trainer.sanity_checking:
+        """Shows one batch of samples to every extractor."""
+        indices, condition = batch
+        if self.trainer.sanity_checking or len(indices) == 0:
             return
-        images = to_uint8(self.sample(*batch))
-        for metric in self.metrics:
-            metric.update(images, real=False)
+        images = to_uint8(self.sample(indices, condition))
+        labels = condition if isinstance(condition, Tensor) else None
+        for collector in self.collectors.values():
+            collector.update(images, indices, labels)
 
     def finish_evaluation(self, prefix: str) -> None:
         if self.trainer.sanity_checking:
             return
-        self.results = [
-            {"name": metric.name, "value": metric.compute(), "protocol": metric.protocol() | self.protocol()}
-            for metric in self.metrics
-        ]
+        self.fakes = {key: collector.gather() for key, collector in self.collectors.items()}
+        self.results = []
+        for metric in self.scoring():
+            real, fake = self.real(metric, metric.split), self.fakes[key_of(metric)]
+            self.results += metric.figures(real, fake, self.trainer.testing, self.protocol())
+        if self.trainer.testing and self.metrics and {"train", "test"} <= set(self.trainer.datamodule.splits):
+            self.results += self.floor(self.metrics[0])
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
+
+    def floor(self, metric: Metric) -> list[dict[str, Any]]:
+        """What held-out real images score against the training images, and as many generated ones beside them."""
+        real, held_out, fake = self.real(metric, "train"), self.real(metric, "test"), self.fakes[key_of(metric)]
+        number = torch.arange(min(len(held_out), len(fake)))
+        figures = []
+        for kind, features in (("held-out", held_out), ("generated", fake)):
+            figures += metric.figures(real, features.select(number), True, self.protocol() | {"split": "train"})[:1]
+            figures[-1]["name"] += f"-of-{len(number)}-{kind}"
+        return figures
+
+    def real(self, metric: Metric, split: str) -> Features:
+        """Features of the real images that a metric compares with: computed once, then read from disk."""
+        key = key_of(metric) + split
+        if key not in self.reals:
+            data = self.trainer.datamodule
+            rank, world_size = self.global_rank, self.trainer.world_size
+            self.reals[key] = real_features(
+                data.real_batches(split, rank, world_size), data.split(split)[1], data.num_images(split),
+                data.fingerprint(split), metric.extractor, FEATURES, rank, world_size,
+            )  # fmt: skip
+        return self.reals[key]
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -143,3 +169,8 @@ class Evaluation(LightningModule):
 def spread(values: Tensor, rows: Tensor) -> Tensor:
     """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
     return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)
+
+
+def key_of(metric: Metric) -> str:
+    """The same for metrics that can share features."""
+    return repr(metric.extractor.describe())

@@ -93,8 +93,7 @@ def test_resuming_continues_to_the_same_weights(run, tiny_config, tmp_path):
 
 def test_the_best_checkpoint_is_that_of_the_lowest_distance(tiny_config, tmp_path, monkeypatch):
     distances = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr("src.metrics.fid.FrechetDistance.compute", lambda self: next(distances))
-    monkeypatch.setattr("src.metrics.fid.FrechetDistance.protocol", lambda self: {})
+    monkeypatch.setattr("src.metrics.fid.FrechetDistance.values", lambda self, real, fake: [next(distances)])
     run = tmp_path / "best"
     main(["fit", "--config", str(tiny_config), "--run_dir", str(run), "--trainer.max_steps", "6"])
     steps = [
@@ -114,12 +113,12 @@ def test_checkpoints_hold_both_networks_and_nothing_of_a_metric(run):
 def test_test_needs_only_the_checkpoint(run, capsys):
     main(["test", "--ckpt_path", last(run)])
     record = json.loads((run / "metrics.json").read_text())
-    (result,) = record["results"]
+    result, *_ = record["results"]
     protocol = result["protocol"]
     assert result["name"].startswith("fcd-digits-") and result["value"] > 0
     assert (protocol["num_real"], protocol["num_fake"], protocol["split"], protocol["step"]) == (1437, 150, "train", 4)
     assert protocol["extractor"]["resize"] and len(protocol["extractor"]["weights_hash"]) == 64
-    assert f"{result['name']} = {result['value']:.4f}" in capsys.readouterr().out
+    assert f"= {result['value']:.4f}" in capsys.readouterr().out
 
 
 def test_test_writes_where_run_dir_says(run, tmp_path):

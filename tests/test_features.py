@@ -1,14 +1,17 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from src.data.digits import Digits
 from src.metrics import classifier
-from src.metrics.features import Classifier, Extractor, Inception, exact_float32, match_channels
+from src.metrics.features import Classifier, Extractor, Inception, exact_float32, folded, match_channels
+from src.metrics.resize import bicubic, tf1_bilinear
 
 
 def digits(split="test"):
@@ -32,6 +35,11 @@ def inception_file(tmp_path_factory):
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (("weight", 0.8, 1.2), ("bias", -0.2, 0.2)):
+                getattr(module, tensor).data.uniform_(low, high, generator=generator)
+            for tensor, low, high in (("running_var", 0.8, 1.2), ("running_mean", -0.2, 0.2)):
+                getattr(module, tensor).uniform_(low, high, generator=generator)
     path = folder / "random.pth"
     torch.save(network.state_dict(), path)
     yield path
@@ -98,17 +106,104 @@ def test_features_under_bfloat16_autocast_are_the_same(extractor, inception_file
     assert expected.dtype == torch.float32 and not expected.requires_grad
 
 
-def test_inception_gives_the_features_of_torch_fidelity(inception_file):
+@pytest.fixture(scope="module")
+def reference(inception_file):
+    """torch-fidelity's own network, with its own resize."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    reference = FeatureExtractorInceptionV3("reference", ["2048"], feature_extractor_weights_path=str(inception_file))
-    extractor = Inception(str(inception_file))
-    for size in (32, 320):
-        images = torch.randint(
-            256, (3, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)
-        )
-        (expected,) = reference(images)
-        torch.testing.assert_close(extractor(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    outputs = ["2048", "logits_unbiased"]
+    return FeatureExtractorInceptionV3("reference", outputs, feature_extractor_weights_path=str(inception_file))
+
+
+def random_images(count, *size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+
+
+def pillow_bicubic(images, size):
+    """clean-fid's resize: each channel as a float image through Pillow."""
+    rows = []
+    for channel in images.flatten(0, 1).numpy().astype(np.float32):
+        rows.append(np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 255))
+    return torch.from_numpy(np.stack(rows)).view(*images.shape[:2], size, size)
+
+
+def close(actual, expected, relative):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=relative * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (32, 32), (23, 40), (299, 299), (400, 200), (200, 700), (800, 640)])
+def test_tf1_resize_is_that_of_torch_fidelity(size):
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    x = random_images(2, *size).float()
+    expected = interpolate_bilinear_2d_like_tensorflow1x(x.clone(), (299, 299), align_corners=False)
+    torch.testing.assert_close(tf1_bilinear(x, 299), expected, rtol=0, atol=1e-4 if size[0] > 299 else 0)
+    assert x.equal(random_images(2, *size).float())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (23, 40), (299, 299), (512, 400)])
+def test_clean_resize_is_that_of_pillow_on_floats(size):
+    images = random_images(2, *size)
+    result = bicubic(images.float(), 299)
+    torch.testing.assert_close(result, pillow_bicubic(images, 299), rtol=0, atol=1e-4)
+    assert (result.min(), result.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (320, 320), (20, 50)])
+def test_inception_gives_the_features_and_logits_of_torch_fidelity(size, inception_file, reference):
+    images = random_images(3, *size)
+    features, logits = Inception(str(inception_file)).both(images)
+    expected, expected_logits = reference(images)
+    close(features, expected, 1e-5)
+    close(logits, expected_logits, 1e-5)
+    assert logits.shape == (3, 1008) and features.dtype == logits.dtype == torch.float32
+
+
+def frechet(real, fake):
+    """Frechet distance from features: tr sqrt(S1 S2) is the nuclear norm of X1 X2', without a d x d matrix."""
+    (x1, m1), (x2, m2) = (
+        ((x - x.mean(dim=0)) / (len(x) - 1) ** 0.5, x.mean(dim=0)) for x in (real.double(), fake.double())
+    )
+    return (m1 - m2).square().sum() + x1.square().sum() + x2.square().sum() - 2 * torch.linalg.svdvals(x1 @ x2.T).sum()
+
+
+@pytest.mark.parametrize("resize", ["tf1", "clean"])
+def test_the_distance_is_that_of_torch_fidelity_and_of_clean_fid(resize, inception_file, reference):
+    sets = []
+    for seed in (0, 1):  # of sizes that are enlarged and reduced; the second set brighter
+        images = [random_images(4, size, size, seed=seed) // 2 + 60 * seed for size in (32, 400)]
+        if resize == "tf1":
+            expected = [reference(part)[0] for part in images]
+        else:
+            layers = nn.Sequential(*list(reference.children())[:-1])
+            expected = [layers((pillow_bicubic(part, 299) - 128) / 128).flatten(1) for part in images]
+        extractor = Inception(str(inception_file), resize)
+        sets.append((torch.cat([extractor(part) for part in images]), torch.cat(expected)))
+    (real, expected_real), (fake, expected_fake) = sets
+    assert frechet(real, fake).item() == pytest.approx(frechet(expected_real, expected_fake).item(), rel=1e-5)
+
+
+def test_folding_batch_norm_changes_rounding_alone():
+    generator = torch.Generator().manual_seed(0)
+    conv, bn = nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5, eps=0.001)
+    for tensor in (bn.weight.data, bn.bias.data, bn.running_mean, bn.running_var):
+        tensor.uniform_(0.5, 2, generator=generator)
+    x = torch.randn(2, 3, 9, 9, generator=generator)
+    expected = bn.eval()(conv(x))
+    fused = folded(conv, bn)
+    assert fused.weight.dtype == torch.float32
+    torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_networks_with_classes_have_logits():
+    images = digits()[0][:5]
+    extractor = Classifier()
+    features, logits = extractor.both(images)
+    assert features.equal(extractor(images)) and logits.shape == (5, 10)
+    torch.testing.assert_close(logits, extractor.network(images / 127.5 - 1), rtol=0, atol=1e-5)
+    features, logits = Probe().both(images)
+    assert features.shape == (5, 8) and logits is None
 
 
 def test_inception_with_other_weights_is_not_called_fid(inception_file):
@@ -125,8 +220,11 @@ def test_inception_with_other_weights_is_not_called_fid(inception_file):
 
 def test_only_the_original_weights_are_called_fid(inception_file, monkeypatch):
     file_hash = hashlib.sha256(inception_file.read_bytes()).hexdigest()
+    clean = Inception(str(inception_file), "clean").load()
+    assert (clean.distance, clean.resize) == (f"fd-clean-inception-{file_hash[:8]}", "clean-bicubic-299")
     monkeypatch.setattr(Inception, "ORIGINAL", file_hash[:8])
     assert Inception(str(inception_file)).load().distance == "fid"
+    assert Inception(str(inception_file), "clean").load().distance == "clean-fid"
 
 
 def test_grey_is_repeated_and_alpha_is_dropped(inception_file):
@@ -177,15 +275,19 @@ def test_an_arbitrary_pickle_is_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_without_network_the_file_and_the_option_are_named(tmp_path, monkeypatch):
-    def refuse(*_):
+def test_without_network_the_file_and_its_place_are_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(FileNotFoundError, match="6726825d.pth.*`weights`") as caught:
+    place = tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    with pytest.raises(FileNotFoundError, match="fetch https.*6726825d.pth.*`weights`") as caught:
         Inception().load()
-    assert "\n" not in str(caught.value)
+    assert f"put it at {place}" in str(caught.value) and "\n" not in str(caught.value)
+    place.write_bytes(b"another file")
+    with pytest.raises(ValueError, match="SHA-256"):
+        Inception().load()
 
 
 def test_shipped_classifier_is_small_and_reaches_its_recorded_accuracy():
@@ -226,25 +328,6 @@ def test_classifier_takes_images_of_other_sizes_and_channels():
     features = extractor(enlarged)
     torch.testing.assert_close(features, extractor.network.features(expected), rtol=0, atol=1e-5)
     assert (extractor.network.head(features).argmax(dim=1) == labels).double().mean() > 0.9
-
-
-def test_same_seed_writes_the_same_bytes(tmp_path, capsys):
-    state = torch.get_rng_state()
-    files = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        classifier.main(["--output", str(tmp_path / name), "--steps", "3", "--seed", str(seed)])
-        files.append((tmp_path / name).read_bytes())
-    assert files[0] == files[1] != files[2]
-    assert "held-out" in capsys.readouterr().out
-    assert torch.get_rng_state().equal(state)
-
-
-def test_training_learns():
-    images, labels = digits("train")
-    torch.manual_seed(0)
-    network = classifier.ClassifierNetwork(8, 1, 10, widths=[16, 32])
-    classifier.train(network, images, labels, steps=300)
-    assert classifier.accuracy(network, *digits("test")) > 0.9
 
 
 def test_a_classifier_of_other_images_is_rebuilt_from_its_file(tmp_path):

@@ -16,9 +16,10 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 # A module imports from inside `src` only what stands here; a folder stands for its modules.
 ALLOWED = {
     "__main__": {"cli"},
-    "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "ema", "networks"},
+    "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "report", "score"},
     "gan": {"distributed", "ema", "evaluation", "losses", "metrics.base", "networks.base", "regularizers", "seeding"},
-    "evaluation": {"distributed", "metrics.base", "networks.base", "pixels", "seeding"},
+    "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
+    "score": {"data.folder", "metrics", "report"},
     "callbacks": {"callbacks", "pixels"},
     "data": {"data", "pixels", "seeding"},
     "metrics": {"metrics", "pixels"},

@@ -1,51 +1,34 @@
+"""Figures of merit: closed forms, independent computations in NumPy, and the properties that make them trustworthy."""
+
 import copy
-import os
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from src.data.digits import Digits
-from src.metrics.features import Classifier, Extractor, Inception
-from src.metrics.fid import FrechetDistance, frechet_distance
+from src.metrics import kernel, manifold
+from src.metrics.base import GROUPS, Metric
+from src.metrics.features import Classifier, Inception
+from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistanceInfinity, distance, frechet_distance
+from src.metrics.inception_score import InceptionScore
+from src.metrics.kernel import KernelDistance, MeanDiscrepancy
+from src.metrics.manifold import DensityCoverage, Memorization, PrecisionRecall
+from src.metrics.statistics import Features, factor_of
+
+ALL = [
+    FrechetDistance, FrechetDistanceInfinity, ClassFrechetDistance, KernelDistance, MeanDiscrepancy, PrecisionRecall,
+    DensityCoverage, Memorization, InceptionScore,
+]  # fmt: skip
 
 
-def digits(split):
-    images, labels = Digits().load(split)
-    return torch.from_numpy(images), torch.from_numpy(labels)
-
-
-def noisy(images, deviation):
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * deviation
-    return (images + noise).round().clamp(0, 255).to(torch.uint8)
-
-
-def digits_metric(real=None):
-    metric = FrechetDistance(Classifier())
-    metric.setup("cpu")
-    if real is not None:
-        metric.update(real, real=True)
-    return metric
-
-
-def distance(metric, fake):
-    metric.reset()
-    metric.update(fake, real=False)
-    return metric.compute()
-
-
-class Pixels(Extractor):
-    """The grey levels themselves: 64 features with closed forms, some of them constant."""
-
-    name, distance, num_features, resize, weights_hash = "pixels", "fd-pixels", 64, "none", "0" * 64
-
-    def build(self):
-        return nn.Flatten()
-
-    def features(self, images):
-        return self.network(images).float()
+def gaussians(mean1, cov1, mean2, cov2):
+    return distance(mean1, factor_of(cov1), cov1.trace(), mean2, factor_of(cov2), cov2.trace())
 
 
 def spd(d, seed, rank=None):
@@ -53,20 +36,38 @@ def spd(d, seed, rank=None):
     return x @ x.T / d
 
 
+def random_features(n, d=8, seed=0, shift=0.0, **parts):
+    values = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + shift
+    return Features(values, **parts)
+
+
+def with_extractor(metric):
+    metric.setup("cpu")
+    return metric
+
+
+def digits(split, deviation=0.0):
+    """Features of the digits, with noise of so many grey levels."""
+    images, labels = map(torch.from_numpy, Digits().load(split))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * deviation
+    values, logits = Classifier().both((images + noise).round().clamp(0, 255).to(torch.uint8))
+    return Features(values.clone(), logits.clone(), labels)
+
+
+# ------------------------------------------------------------------------------------------------ Frechet distance
+
 ZERO = torch.zeros(64, dtype=torch.float64)
 
 
 def test_diagonal_covariances():
-    generator = torch.Generator().manual_seed(0)
-    a, b, m1, m2 = torch.rand(4, 64, dtype=torch.float64, generator=generator)
+    a, b, m1, m2 = torch.rand(4, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = (m1 - m2).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
-    assert frechet_distance(m1, a.diag(), m2, b.diag()) == pytest.approx(expected.item(), rel=1e-12)
+    assert gaussians(m1, a.diag(), m2, b.diag()) == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_scaled_covariance():
     cov = spd(64, 0)
-    expected = (3 - 1) ** 2 * cov.trace().item()
-    assert frechet_distance(ZERO, cov, ZERO, 9 * cov) == pytest.approx(expected, rel=1e-12)
+    assert gaussians(ZERO, cov, ZERO, 9 * cov) == pytest.approx((3 - 1) ** 2 * cov.trace().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("rank", [64, 10])
@@ -75,22 +76,21 @@ def test_transported_covariance(rank):
     cov, transport = spd(64, 0, rank), spd(64, 1) + torch.eye(64, dtype=torch.float64)
     away = torch.eye(64, dtype=torch.float64) - transport
     expected = (cov @ away @ away).trace().item()
-    value = frechet_distance(ZERO, cov, ZERO, transport @ cov @ transport)
-    assert value == pytest.approx(expected, rel=1e-11)
+    assert gaussians(ZERO, cov, ZERO, transport @ cov @ transport) == pytest.approx(expected, rel=1e-11)
 
 
 def test_orthogonal_ranges():
     a, b = torch.zeros(2, 64, 64, dtype=torch.float64)
     a[:20, :20], b[20:50, 20:50] = spd(20, 0), spd(30, 1)
-    assert frechet_distance(ZERO, a, ZERO, b) == pytest.approx((a.trace() + b.trace()).item(), rel=1e-12)
-    assert frechet_distance(ZERO, a, ZERO, torch.zeros_like(a)) == pytest.approx(a.trace().item(), rel=1e-12)
+    assert gaussians(ZERO, a, ZERO, b) == pytest.approx((a.trace() + b.trace()).item(), rel=1e-12)
+    assert gaussians(ZERO, a, ZERO, torch.zeros_like(a)) == pytest.approx(a.trace().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("rank", [1, 10, 64])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_equal_covariances_of_any_rank(rank, scale):
     cov = spd(64, 0, rank) * scale
-    assert 0 <= frechet_distance(ZERO, cov, ZERO, cov) < 1e-10 * scale
+    assert 0 <= gaussians(ZERO, cov, ZERO, cov) < 1e-10 * scale
 
 
 def test_gaussian_samples_have_the_bias_of_their_number():
@@ -100,184 +100,244 @@ def test_gaussian_samples_have_the_bias_of_their_number():
     values = []
     for seed in range(40):
         x = torch.randn(num, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        values.append(frechet_distance(x.mean(dim=0), x.T.cov(), mean, eye))
+        values.append(gaussians(x.mean(dim=0), x.T.cov(), mean, eye))
     assert sum(values) / len(values) == pytest.approx((d + d * (d + 1) / 4) / num, rel=0.05)
 
 
+@pytest.mark.parametrize("num", [20, 300])
+def test_features_give_the_distance_of_their_statistics(num):
+    """With fewer images than features the images themselves take the part of the factor."""
+    real, fake = random_features(500, 64, 0), random_features(num, 64, 1, shift=0.3)
+    x, y = (f.values.double().numpy() for f in (real, fake))
+    s1, s2 = np.cov(x.T), np.cov(y.T)
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * np.trace(sqrtm(s1 @ s2)).real
+    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
+    statistics = gaussians(real.mean, torch.from_numpy(s1), fake.mean, torch.from_numpy(s2))
+    assert frechet_distance(real, fake) == pytest.approx(statistics, rel=1e-11)
+
+
 def test_agrees_with_torchmetrics_where_images_outnumber_features():
-    metric = digits_metric(digits("train")[0])
-    value = distance(metric, noisy(digits("test")[0], 30))
-    # torchmetrics rounds its result to float32
-    assert value == pytest.approx(metric.sums.compute().item(), rel=1e-6)
+    real, fake = digits("train"), digits("test", 30)
 
+    class Given(nn.Module):
+        num_features = 64
 
-def test_sums_give_the_statistics_of_the_features():
-    real, fake = digits("train")[0], noisy(digits("test")[0], 30)
-    metric = digits_metric()
-    for images, is_real in ((real, True), (fake, False)):
-        for batch in images.split(100):
-            metric.update(batch, real=is_real)
-    x, y = (metric.extractor(images).double() for images in (real, fake))
-    expected = frechet_distance(x.mean(dim=0), x.T.cov(), y.mean(dim=0), y.T.cov())
-    assert metric.compute() == pytest.approx(expected, rel=1e-10)
-    assert metric.protocol() == {
-        "num_real": 1437,
-        "num_fake": 360,
-        "split": "train",
-        "extractor": metric.extractor.describe(),
-    }
+        def forward(self, values):
+            return values
+
+    theirs = FrechetInceptionDistance(Given())
+    theirs.update(real.values, real=True)
+    theirs.update(fake.values, real=False)
+    assert frechet_distance(real, fake) == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("num", [30, 1437])
-@pytest.mark.filterwarnings("ignore:.*biased upwards")
 def test_a_set_has_no_distance_to_itself(num):
-    real = digits("train")[0][:num]
-    assert 0 <= distance(digits_metric(real), real) < 1e-6
-
-
-def test_grows_with_noise_with_a_missing_class_and_with_collapse():
-    images, labels = digits("train")
-    metric = digits_metric(images)
-    values = [distance(metric, noisy(images, deviation)) for deviation in (0, 8, 16, 32, 64)]
-    assert values == sorted(values) and values[0] < 1e-6 < 1e-3 < values[1]
-    missing = [distance(metric, images[labels >= dropped]) for dropped in range(5)]
-    assert missing == sorted(missing) and missing[0] < 1e-6 < 1e-3 < missing[1]
-    assert distance(metric, images[:5].repeat(72, 1, 1, 1)) > missing[-1]
-
-
-def test_real_images_are_kept_over_reset_and_counted_once():
-    real, fake = digits("train")[0], noisy(digits("test")[0], 30)
-    metric = digits_metric()
-    assert not metric.has_real
-    metric.update(real, real=True)
-    first = distance(metric, fake)
-    assert metric.has_real
-    assert metric.compute() == first  # a second call counts nothing twice
-    metric.setup("cpu")  # as `test` after `fit` does
-    assert distance(metric, fake) == first
-    assert (metric.num_real, metric.num_fake) == (1437, 360)
-    metric.reset(real=True)
-    assert not metric.has_real
-    metric.update(real[:500], real=True)
-    assert distance(metric, fake) != first
-    assert (metric.num_real, metric.num_fake) == (500, 360)
-
-
-def test_too_few_images_are_refused():
-    images = digits("test")[0]
-    for num_real, num_fake in ((0, 5), (5, 0), (1, 5), (5, 1)):
-        metric = digits_metric()
-        for num, real in ((num_real, True), (num_fake, False)):
-            if num:
-                metric.update(images[:num], real=real)
-        with pytest.raises(ValueError, match=f"{num_real} real and {num_fake} fake images"):
-            metric.compute()
+    features = digits("train").select(torch.arange(num))
+    assert 0 <= frechet_distance(features, features) < 1e-6
 
 
 def test_no_more_images_than_features_warns_once():
-    metric = digits_metric(digits("train")[0])
-    images = digits("test")[0]
-    with pytest.warns(UserWarning, match="64 fake images for 64 features.*biased"):
-        distance(metric, images[:64])
+    metric = with_extractor(FrechetDistance(Classifier()))
+    few = digits("train").select(torch.arange(64))
+    with pytest.warns(UserWarning, match="biased upwards"):
+        metric.values(few, few)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        distance(metric, images[:64])
-        distance(digits_metric(digits("train")[0]), images[:65])
+        metric.values(few, few)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_features_that_are_not_finite_are_named(value):
-    metric = FrechetDistance(Pixels())
-    metric.setup("cpu")
-    images = digits("test")[0]
-    metric.update(images, real=True)
-    metric.extractor.features = lambda images: torch.full((len(images), 64), value)
-    metric.update(images, real=False)
-    with pytest.raises(ValueError, match="features of the fake images are not finite.*pixels"):
-        metric.compute()
+def test_extrapolation_removes_the_bias_of_the_number():
+    metric = FrechetDistanceInfinity(Classifier())
+    real = random_features(20000, 16, 0)
+    biased, corrected = [], []
+    for seed in range(1, 11):
+        fake = random_features(400, 16, seed)
+        biased.append(frechet_distance(real, fake))
+        corrected += metric.values(real, fake)
+    assert np.mean(biased) > 0.1 and abs(np.mean(corrected)) < 0.3 * np.mean(biased)
 
 
-def test_named_after_its_extractor_and_split():
-    for split, suffix in (("train", ""), ("test", "-test")):
-        metric = FrechetDistance(Classifier(), split=split)
-        metric.setup("cpu")
-        assert metric.name == Classifier().load().distance + suffix
-    assert isinstance(FrechetDistance().extractor, Inception)
+def test_distance_within_classes():
+    real, fake = digits("train"), digits("test", 20)
+    metric = with_extractor(ClassFrechetDistance(Classifier(), classes=True))
+    values = metric.values(real, fake)
+    own = [frechet_distance(*(f.select(f.labels == c) for f in (real, fake))) for c in range(10)]
+    assert values == pytest.approx([np.mean(own), *own])
+    assert metric.names[0] == "frechet-in-class-digits-9895c19c" and len(metric.names) == 11
+    with pytest.raises(ValueError, match="class 7 has .* and 1 generated"):
+        metric.values(real, fake.select((fake.labels != 7) | (torch.arange(360) == (fake.labels == 7).nonzero()[0])))
+    with pytest.raises(ValueError, match="class-conditional"):
+        metric.values(real, Features(fake.values))
 
 
-def test_is_no_part_of_a_module():
-    module = nn.Linear(2, 2)
-    module.metrics = [digits_metric()]
-    module.metric = digits_metric(digits("train")[0])
-    assert set(module.state_dict()) == {"weight", "bias"}
-    module.to(torch.bfloat16)
-    assert module.metric.sums.real_features_sum.dtype == torch.float64
-    assert module.metric.extractor.network.head.weight.dtype == torch.float32
-    pickle.dumps(FrechetDistance(Classifier()))
-    copy.deepcopy(module)
+# ---------------------------------------------------------------------------------------------- kernels, neighbours
 
 
-def test_built_in_inference_mode_and_used_outside():
-    metric = FrechetDistance(Classifier())
-    real, fake = digits("train")[0], digits("test")[0]
-    with torch.inference_mode():
-        metric.setup("cpu")
-        metric.update(real, real=True)
-        metric.reset()
-    metric.setup("cpu")
-    metric.update(fake, real=False)
-    value = metric.compute()
-    assert value == distance(digits_metric(real), fake)
+def test_kid_is_its_formula(monkeypatch):
+    monkeypatch.setattr(kernel, "ROWS", 7)
+    real, fake = random_features(30), random_features(23, seed=1, shift=0.5)
+    x, y = real.values.numpy().astype(np.float64), fake.values.numpy().astype(np.float64)
+
+    def k(a, b):
+        return (a @ b / 8 + 1) ** 3
+
+    def within(s):
+        return np.mean([k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j])
+
+    expected = within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
+    assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([expected], rel=1e-9)
 
 
-def test_the_yaml_of_a_metric_builds_it():
-    from jsonargparse import ArgumentParser
-
-    from src.metrics.base import Metric
-
-    parser = ArgumentParser()
-    parser.add_argument("--metrics", type=list[Metric])
-    config = """[{class_path: src.metrics.fid.FrechetDistance,
-                  init_args: {extractor: {class_path: src.metrics.features.Classifier}, split: test}},
-                 {class_path: src.metrics.fid.FrechetDistance}]"""
-    first, second = parser.instantiate_classes(parser.parse_args([f"--metrics={config}"])).metrics
-    assert isinstance(first.extractor, Classifier) and first.split == "test"
-    assert isinstance(second.extractor, Inception) and second.split == "train"
+def test_kid_has_no_bias():
+    values = [
+        KernelDistance(Classifier()).values(*(random_features(50, seed=s) for s in (i, i + 1000)))[0]
+        for i in range(300)
+    ]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(300)
 
 
-# Three processes of which the second sees nothing, the shares uneven.
-SHARES = [(slice(0, 1000), slice(0, 41)), (slice(0, 0), slice(0, 0)), (slice(1000, None), slice(41, None))]
+def test_cmmd_is_its_formula():
+    real, fake = random_features(30), random_features(23, seed=1, shift=0.5)
+    x, y = (f.values.numpy().astype(np.float64) for f in (real, fake))
+    x, y = x / np.linalg.norm(x, axis=1, keepdims=True), y / np.linalg.norm(y, axis=1, keepdims=True)
+
+    def k(a, b):
+        return np.mean([np.exp(-((p - q) ** 2).sum() / 200) for p in a for q in b])
+
+    expected = 1000 * (k(x, x) + k(y, y) - 2 * k(x, y))
+    assert MeanDiscrepancy(Classifier()).values(real, fake) == pytest.approx([expected], rel=1e-6)
 
 
-def process(rank, folder):
-    torch.set_num_threads(1)  # a forked process must not use the thread pool of its parent
-    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=len(SHARES))
-    real, fake = digits("train")[0], noisy(digits("test")[0], 30)
-    metric, results = FrechetDistance(Classifier()), []
-    metric.setup("cpu")
-    for _ in range(2):  # the real images are fed the first time only
-        for images, share, is_real in ((real, SHARES[rank][0], True), (fake, SHARES[rank][1], False)):
-            if not (is_real and metric.has_real):
-                for batch in images[share].split(50):
-                    if len(batch):
-                        metric.update(batch, is_real)
-        results.append((metric.compute(), metric.num_real, metric.num_fake))
-        metric.reset()
-    try:
-        metric.compute()
-    except ValueError as error:  # on every process, or the others would wait for ever
-        results.append(str(error))
-    torch.save(results, os.path.join(folder, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
+def prdc(x, y, k):
+    """Precision and recall with `<=`, density and coverage with `<`, pair by pair."""
+    between = np.array([[((a - b) ** 2).sum() for b in y] for a in x])
+
+    def radius(s):
+        return np.array(
+            [sorted(((a - b) ** 2).sum() for j, b in enumerate(s) if j != i)[k - 1] for i, a in enumerate(s)]
+        )
+
+    rx, ry = radius(x), radius(y)
+    precision, recall = (between <= rx[:, None]).any(0).mean(), (between <= ry[None]).any(1).mean()
+    density, coverage = (between < rx[:, None]).sum() / (k * len(y)), (between.min(1) < rx).mean()
+    return precision, recall, density, coverage
 
 
-def test_processes_agree_with_one_process(tmp_path):
-    # Forked, because importing everything again takes three processes half a minute.
-    torch.multiprocessing.start_processes(process, (str(tmp_path),), nprocs=len(SHARES), start_method="fork")
-    expected = distance(digits_metric(digits("train")[0]), noisy(digits("test")[0], 30))
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(SHARES))]
-    assert results[0] == results[1] == results[2]
-    first, second, error = results[0]
-    assert first == second and first[1:] == (1437, 360)
-    assert first[0] == pytest.approx(expected, rel=1e-10)
-    assert "1437 real and 0 fake images" in error
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_neighbours_are_those_of_numpy(monkeypatch, k):
+    monkeypatch.setattr(manifold, "ROWS", 7)
+    real, fake = random_features(40), random_features(33, seed=1, shift=0.4)
+    expected = prdc(*(f.values.numpy().astype(np.float64) for f in (real, fake)), k)
+    pair = PrecisionRecall(Classifier(), k=k).values(real, fake) + DensityCoverage(Classifier(), k=k).values(real, fake)
+    assert pair == pytest.approx(expected, abs=1e-12)
+
+
+def test_neighbours_of_equal_and_of_distant_sets():
+    real, far = random_features(40), random_features(40, shift=1000.0)
+    for metric in (PrecisionRecall(Classifier()), DensityCoverage(Classifier())):
+        assert metric.values(real, far) == [0.0, 0.0]
+        assert metric.values(real, real)[1] == 1.0
+    assert PrecisionRecall(Classifier()).values(real, real) == [1.0, 1.0]
+    twice = Features(real.values.repeat(5, 1))  # duplicates: balls of no radius, whose border counts
+    assert PrecisionRecall(Classifier()).values(twice, twice) == [1.0, 1.0]
+    with pytest.raises(ValueError, match="more images than 3"):
+        with_extractor(PrecisionRecall(Classifier())).values(real.select(torch.arange(3)), real)
+
+
+def test_copies_are_memorized_and_strangers_are_not():
+    real = random_features(60)
+    near = Features(real.values[:30] + 1e-3)
+    assert Memorization(Classifier()).values(real, near) == [1.0]
+    assert Memorization(Classifier()).values(real, random_features(30, shift=50.0)) == [0.0]
+
+
+def test_inception_score_counts_classes():
+    certain = torch.eye(10).repeat(20, 1) * 1000
+    assert InceptionScore(Classifier()).values(None, random_features(200, logits=certain)) == pytest.approx([10.0])
+    flat = torch.zeros(200, 10)
+    assert InceptionScore(Classifier()).values(None, random_features(200, logits=flat)) == pytest.approx([1.0])
+    p = np.random.RandomState(0).dirichlet(np.ones(10), 200)
+    expected = np.exp((p * np.log(p / p.mean(0))).sum(1).mean())
+    found = InceptionScore(Classifier()).values(None, random_features(200, logits=torch.from_numpy(np.log(p))))
+    assert found == pytest.approx([expected], rel=1e-9)
+    with pytest.raises(ValueError, match="needs an extractor with a classifier"):
+        with_extractor(InceptionScore(Classifier())).values(None, random_features(20))
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_noise_makes_every_figure_worse(metric):
+    metric = with_extractor(metric(Classifier()))
+    real = digits("train")
+    clean, worse = (metric.values(real, digits("test", deviation))[0] for deviation in (0, 60))
+    if isinstance(metric, Memorization):
+        assert clean > worse  # noise takes images away from those of training
+    else:
+        assert (clean > worse) == metric.higher_is_better
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_figures_name_their_extractor_and_say_how_they_came_about(metric):
+    metric = with_extractor(metric(Classifier(), split="test"))
+    real, fake = digits("test"), digits("train").select(torch.arange(200))
+    figures = metric.figures(real, fake, errors=False, protocol={"seed": 5})
+    assert [figure["name"] for figure in figures] == metric.names and metric.name == metric.names[0]
+    for figure in figures:
+        assert figure["name"].endswith("digits-9895c19c-test") and figure["error"] is None
+        protocol = figure["protocol"]
+        assert (protocol["num_real"], protocol["num_fake"], protocol["split"], protocol["seed"]) == (
+            360,
+            200,
+            "test",
+            5,
+        )
+        assert protocol["extractor"] == metric.extractor.describe() and metric.options().items() <= protocol.items()
+
+
+class Mean(Metric):
+    """A toy figure whose standard error is known."""
+
+    figure_names = ("mean",)
+
+    def values(self, real, fake):
+        return [fake.values.mean().item()]
+
+
+def test_the_error_is_the_standard_error():
+    metric = with_extractor(Mean(Classifier()))
+    errors, means = [], []
+    for seed in range(200):
+        fake = random_features(100, d=1, seed=seed)
+        (figure,) = metric.figures(fake, fake, True, {})
+        errors.append(figure["error"] ** 2)
+        means.append(figure["value"])
+    assert np.sqrt(np.mean(errors)) == pytest.approx(0.1, rel=0.1)  # 1 / sqrt(100)
+    assert np.std(means) == pytest.approx(0.1, rel=0.15)
+    few = random_features(2 * GROUPS - 1)
+    assert metric.figures(few, few, True, {})[0]["error"] is None
+
+
+def test_features_that_are_no_numbers_or_too_few_are_refused():
+    with pytest.raises(ValueError, match="1 of 3 images are not finite"):
+        Features(torch.tensor([[0.0], [float("nan")], [1.0]]))
+    with pytest.raises(ValueError, match="1 images are too few"):
+        Features(torch.zeros(1, 3))
+
+
+def test_a_metric_is_no_module_and_can_be_copied():
+    metric = with_extractor(FrechetDistance(Classifier()))
+    assert not isinstance(metric, nn.Module)
+    assert pickle.loads(pickle.dumps(metric)).name == copy.deepcopy(metric).name == metric.name
+
+
+def test_metrics_without_an_extractor_share_one():
+    shared, own = Classifier(), Classifier()
+    sharing, keeping = KernelDistance(), KernelDistance(own)
+    sharing.setup("cpu", shared)
+    keeping.setup("cpu", shared)
+    assert sharing.extractor is shared and keeping.extractor is own
+    with pytest.raises((FileNotFoundError, ValueError), match="inception"):
+        FrechetDistance(Inception(weights="inception.pth")).setup("cpu")

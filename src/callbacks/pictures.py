@@ -86,3 +86,38 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples" if name != "real" else name, [picture], step=trainer.global_step)
+
+
+class NearestImages(Callback):
+    """Writes `nearest.png` after `test`: samples, and to the right of each the real images nearest to it.
+
+    Nearest in the features of the first metric. A generator that repeats its training images shows them here.
+
+    Args:
+        num_samples: rows.
+        num_nearest: real images a row.
+    """
+
+    def __init__(self, num_samples: int = 12, num_nearest: int = 7):
+        self.num_samples = num_samples
+        self.num_nearest = num_nearest
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not pl_module.metrics:
+            return
+        metric = pl_module.metrics[0]
+        real, (fake, *_) = pl_module.real(metric, "train"), pl_module.fakes.values()
+        numbers = torch.arange(min(self.num_samples, len(fake)))
+        distances = torch.cdist(fake.values[numbers].double(), real.values.double())
+        nearest = distances.topk(min(self.num_nearest, len(real)), largest=False).indices
+        condition = trainer.datamodule.conditions(numbers)
+        on_device = None if condition is None else condition.to(pl_module.device)
+        samples = to_uint8(pl_module.sample(numbers, on_device)).cpu()
+        images = trainer.datamodule.split("train")[0]
+        rows = [
+            torch.cat([s[None], torch.from_numpy(images[n.numpy()])]) for s, n in zip(samples, nearest, strict=True)
+        ]
+        path = Path(trainer.default_root_dir) / "nearest.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid(torch.cat(rows), 1 + nearest.shape[1]).save(path)

@@ -1,49 +1,101 @@
-"""What every metric of generated images offers to the training loop."""
+"""What every figure of merit offers to the evaluation."""
+
+import math
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+
+from src.metrics.features import Extractor, Inception
+from src.metrics.statistics import Features
+
+GROUPS = 10  # of the jackknife
 
 
 class Metric:
-    """A score of generated images against real ones.
+    """Figures of merit of generated images against real ones, computed from their features.
 
-    A plain object, not a module: nothing of it lands in a checkpoint. Every process feeds its own share of the
-    images, in batches of any size or none at all, and every process must call `compute`.
+    A plain object, not a module: nothing of it lands in a checkpoint. A subclass states `figure_names` and implements
+    `values`; the first name selects `best.ckpt`.
 
-    Attributes:
-        name: key under which the value is logged; known after `setup`.
-        split: real images it is computed against, "train" or "test".
-        has_real: whether the real images need not be fed again. Becomes true in `compute`, thus on every process at
-            once, and stays so until `reset(real=True)`.
-        higher_is_better: direction of the score.
+    Args:
+        extractor: what computes the features; by default that of the first metric, and Inception for the first.
+        split: real images to compare with. The literature compares with the training images.
     """
 
-    name: str
-    split: str
-    has_real: bool = False
+    figure_names: tuple[str, ...]
     higher_is_better: bool = False
 
-    def setup(self, device: torch.device | str) -> None:
-        """Loads what the metric needs onto a device. Calling it again moves it and keeps what was fed.
+    def __init__(self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train"):
+        self.extractor = extractor
+        self.split = split
+
+    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
+        """Loads the extractor onto a device.
+
+        Args:
+            device: where features are computed.
+            shared: extractor of a metric that names none.
 
         Raises:
             FileNotFoundError: weights are missing.
             ValueError: weights cannot be used.
         """
+        self.extractor = self.extractor or shared or Inception()
+        self.extractor.to(device).load()
+
+    @property
+    def suffix(self) -> str:
+        """Tells figures on other features than Inception's, and against held-out images, from those one expects."""
+        distance = self.extractor.distance
+        features = "" if distance == "fid" else "-" + distance.split("-", 1)[-1]
+        return features + ("" if self.split == "train" else f"-{self.split}")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the figures; known after `setup`."""
+        return [name + self.suffix for name in self.figure_names]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def values(self, real: Features, fake: Features) -> list[float]:
+        """The figures, in the order of `figure_names`: a pure function."""
         raise NotImplementedError
 
-    def update(self, images: Tensor, real: bool) -> None:
-        """Feeds uint8 images [B, C, H, W], real or fake."""
-        raise NotImplementedError
+    def options(self) -> dict[str, Any]:
+        """What else the figures depend on."""
+        return {}
 
-    def compute(self) -> float:
-        """The score over the images of all processes, the same on each; a collective call."""
-        raise NotImplementedError
+    def figures(self, real: Features, fake: Features, errors: bool, protocol: dict[str, Any]) -> list[dict[str, Any]]:
+        """Each figure with its standard error and how it came about.
 
-    def reset(self, real: bool = False) -> None:
-        """Forgets the fake images, and the real ones too if asked."""
-        raise NotImplementedError
+        The error is that of a delete-a-group jackknife over ten groups of the generated images (every tenth one). A
+        bootstrap would be biased: it repeats images, which shrinks the covariance and the distances to neighbours.
 
-    def protocol(self) -> dict:
-        """How the last computed value came about: numbers of images, split, extractor."""
-        raise NotImplementedError
+        Args:
+            real: features of the real images.
+            fake: features of the generated images.
+            errors: whether to estimate errors, at ten times the cost.
+            protocol: what the caller knows: seed, step, ...
+
+        Returns:
+            Dictionaries with name, value, error (or None) and protocol.
+        """
+        values = self.values(real, fake)
+        deviations: list[float | None] = [None] * len(values)
+        if errors and len(fake) >= 2 * GROUPS:
+            groups = torch.arange(len(fake)) % GROUPS
+            without = torch.tensor([self.values(real, fake.select(groups != g)) for g in range(GROUPS)])
+            spread = (without - without.mean(0)).square().sum(0)
+            deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
+        facts = {
+            "num_real": len(real),
+            "num_fake": len(fake),
+            "split": self.split,
+            "extractor": self.extractor.describe(),
+        }
+        return [
+            {"name": name, "value": value, "error": error, "protocol": facts | self.options() | protocol}
+            for name, value, error in zip(self.names, values, deviations, strict=True)
+        ]

@@ -66,7 +66,9 @@ class Extractor:
         """
         if self.network is None:
             with exact_float32(self.device):
-                self.network = self.build().float().eval().requires_grad_(False).to(self.device)
+                self.network = self.build().float().eval().to(self.device)
+                for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` of the whole
+                    parameter.requires_grad_(False)
         return self
 
     @torch.inference_mode(False)

@@ -1,0 +1,74 @@
+"""Files of weights: where they are, what their hash is, what they hold."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def sha256(path: Path, option: str = "weights") -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: the file.
+        option: the argument in which the user gave it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: correct `{option}`")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path, str]:
+    """A file of weights and its SHA-256.
+
+    Args:
+        weights: the file; none takes the one at `url`, downloaded once into PyTorch's hub cache.
+        url: where the default is.
+        hash_prefix: how the hash of the default starts, as far as it is known.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        ValueError: the file in the cache is not the one at `url`.
+    """
+    if weights is not None:
+        path = Path(weights).expanduser()
+        return path, sha256(path)
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):  # the processes of a run start together, and one download is enough
+                if not path.is_file():
+                    torch.hub.download_url_to_file(url, str(path), hash_prefix or None, progress=sys.stderr.isatty())
+        except (OSError, RuntimeError) as error:  # no network; a file cut short
+            raise FileNotFoundError(
+                f"cannot download weights ({first_line(error)}): fetch {url} by other means and put it at {path}, "
+                "or give its place as `weights`"
+            ) from error
+    found = sha256(path)
+    if not found.startswith(hash_prefix):
+        raise ValueError(f"{path} is not the file of {url}, whose SHA-256 starts with {hash_prefix}: fetch it again")
+    return path, found
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, or of a file that `torch.save` wrote; no pickled object is executed."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,36 @@
+"""Figures as people read them: a table, and under it the protocol that they mean nothing without."""
+
+from typing import Any
+
+
+def say_figures(figures: list[dict[str, Any]]) -> None:
+    """Prints each figure with its standard error and what only it depends on, then what all of them share.
+
+    Args:
+        figures: dictionaries with `name`, `value`, `error` (or None) and `protocol`.
+    """
+    if not figures:
+        return
+    protocols = [flat(figure["protocol"]) for figure in figures]
+    shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
+    width = max(len(figure["name"]) for figure in figures)
+    for figure, protocol in zip(figures, protocols, strict=True):
+        error = "" if figure["error"] is None else f" ± {figure['error']:.2g}"
+        own = {key: value for key, value in protocol.items() if key not in shared}
+        print(f"  {figure['name']:<{width}} = {figure['value']:.4f}{error}  {words(own)}".rstrip(), flush=True)
+    print(f"  ({words(shared)})", flush=True)
+
+
+def flat(protocol: dict[str, Any]) -> dict[str, Any]:
+    """One level: the extractor's facts beside the others, its hash shortened."""
+    result: dict[str, Any] = {}
+    for key, value in protocol.items():
+        if isinstance(value, dict):
+            result |= {f"{key} {inner}": str(v)[:8] if inner == "weights_hash" else v for inner, v in value.items()}
+        else:
+            result[key] = value
+    return result
+
+
+def words(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())

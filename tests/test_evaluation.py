@@ -1,0 +1,150 @@
+"""From samples to figures: shared features, kept statistics, exact counts, comparable protocols."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Squares, fit, make_gan, refusal
+from PIL import Image
+
+from src.callbacks.players import PlayerBalance
+from src.cli import main
+from src.data.digits import Digits
+from src.loggers import CSV
+from src.metrics.features import Classifier
+from src.report import say_figures
+
+ALL = ["FrechetDistance", "KernelDistance", "MeanDiscrepancy", "PrecisionRecall", "DensityCoverage", "Memorization"]
+EXTRACTOR = {"extractor": "src.metrics.features.Classifier"}
+
+
+def metrics_yaml(folder, names=ALL, **options):
+    path = folder / "metrics.yaml"
+    entries = [{"class_path": name, "init_args": EXTRACTOR | options} for name in names]
+    path.write_text(yaml.safe_dump({"model": {"metrics": entries}}))
+    return str(path)
+
+
+def last(run):
+    return str(run / "checkpoints" / "last.ckpt")
+
+
+def figures(folder):
+    return {figure["name"]: figure for figure in json.loads((folder / "metrics.json").read_text())["results"]}
+
+
+def test_all_metrics_share_one_pass_over_the_fakes_and_none_over_the_reals(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    both = Classifier.both
+    monkeypatch.setattr(Classifier, "both", lambda self, images: seen.append(len(images)) or both(self, images))
+    arguments = ["test", "--ckpt_path", last(run), "--config", metrics_yaml(tmp_path)]
+    main(arguments)
+    assert sum(seen) == 1437 + 360 + 150  # training and held-out images, samples
+    seen.clear()
+    main(arguments)
+    assert sum(seen) == 150  # the real ones come from disk
+
+
+def test_every_figure_has_an_error_and_its_protocol(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["test", "--ckpt_path", last(run), "--config", metrics_yaml(tmp_path)])
+    found = figures(run)
+    assert len(found) >= 8
+    printed = capsys.readouterr().out
+    for name, figure in found.items():
+        protocol = figure["protocol"]
+        assert np.isfinite(figure["value"]) and figure["error"] > 0 or figure["value"] in (0.0, 1.0, 100.0), name
+        assert protocol["num_fake"] == 150 and protocol["seed"] == 0 and protocol["split"] == "train"
+        assert protocol["extractor"]["weights_hash"].startswith("9895c19c")
+        assert name in printed and "9895c19c" in name
+    assert "9895c19c" in printed and "150" in printed
+
+
+def run_apart(folder, *arguments):
+    done = subprocess.run(
+        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", *map(str, arguments)],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_processes_give_the_same_figures(run, tmp_path, devices):
+    """Also where one of them has nothing to generate: 90 samples are two chunks."""
+    overlay = metrics_yaml(tmp_path, ["FrechetDistance", "KernelDistance", "PrecisionRecall"])
+    arguments = ["test", "--ckpt_path", last(run), "--config", overlay, "--model.test_images", "90"]
+    for count in (1, devices):
+        run_apart(tmp_path, *arguments, "--run_dir", tmp_path / str(count), "--trainer.devices", count,
+                  "--trainer.accelerator", "cpu")  # fmt: skip
+        (tmp_path / ".cache").rename(tmp_path / f"cache{count}")  # the real ones are computed by all, too
+    one, many = figures(tmp_path / "1"), figures(tmp_path / str(devices))
+    for name, figure in one.items():
+        assert many[name]["value"] == pytest.approx(figure["value"], rel=1e-10, abs=1e-12)
+        assert many[name]["error"] == pytest.approx(figure["error"], rel=1e-8, abs=1e-12)
+        assert many[name]["protocol"] == figure["protocol"]
+
+
+def write_digits(folder, count, shift=0, split="train"):
+    folder.mkdir(parents=True)
+    images, _ = Digits().load(split)
+    for i, image in enumerate(images[:count]):
+        Image.fromarray(np.roll(image[0], shift, axis=1)).save(folder / f"{i:05d}.png")
+    return str(folder)
+
+
+def test_folders_are_scored_with_the_same_code(run, tmp_path, monkeypatch, capsys):
+    """Images that `predict` wrote give the figure that `test` gave for the same samples."""
+    monkeypatch.chdir(tmp_path)
+    main(["predict", "--ckpt_path", last(run), "--num_images", "150", "--output", "out", "--classes", "3"])
+    real = write_digits(tmp_path / "real", 1437)
+    overlay = tmp_path / "score.yaml"
+    overlay.write_text(yaml.safe_dump({"metrics": [{"class_path": "FrechetDistance", "init_args": EXTRACTOR}]}))
+    score = ["score", "--config", str(overlay), "--real", real]
+    main([*score, "--fake", real, "--output", "same.json"])
+    main([*score, "--fake", "out/images", "--output", "fake.json"])
+    same, fake = (json.loads((tmp_path / name).read_text())["results"][0] for name in ("same.json", "fake.json"))
+    assert same["value"] < 1e-6 < fake["value"]
+    assert fake["protocol"]["num_real"] == 1437 and fake["protocol"]["num_fake"] == 150
+
+    capsys.readouterr()
+    main(["compare", "same.json", "same.json"])
+    assert f"{same['value']:.4f}" in capsys.readouterr().out
+    assert "cannot be compared" in refusal(["compare", "same.json", "fake.json"], capsys)
+    assert "holds no figures" in refusal(["compare", "score.yaml"], capsys)
+    assert "does not exist" in refusal([*score, "--fake", "nowhere"], capsys)
+
+
+def test_the_table_says_what_is_shared_once(capsys):
+    protocol = {"split": "train", "extractor": {"name": "x", "weights_hash": "0123456789"}}
+    say_figures([
+        {"name": "a", "value": 1.0, "error": 0.25, "protocol": protocol | {"k": 3}},
+        {"name": "bb", "value": 2.0, "error": None, "protocol": protocol | {"k": 5}},
+    ])  # fmt: skip
+    first, second, shared = capsys.readouterr().out.splitlines()
+    assert first == "  a  = 1.0000 ± 0.25  k 3" and second == "  bb = 2.0000  k 5"
+    assert shared == "  (split train, extractor name x, extractor weights_hash 01234567)".replace(
+        "weights_hash", "weights hash"
+    )
+
+
+def test_the_balance_of_the_players_is_logged(tmp_path):
+    """A discriminator that calls everything real is right on real images and wrong on generated ones."""
+    gan = make_gan(val_images=20)
+    with torch.no_grad():
+        for parameter in gan.discriminator.parameters():
+            parameter.zero_()
+        list(gan.discriminator.parameters())[-1].fill_(1.0)
+    log = CSV(str(tmp_path))
+    still = {"g_optimizer": torch.optim.SGD, "d_optimizer": torch.optim.SGD}
+    gan.optimizer_callables = tuple(lambda p, make=make: make(p, lr=0.0) for make in still.values())
+    fit(tmp_path, gan, Squares(), max_steps=2, callbacks=[PlayerBalance()], logger=[log], limit_val_batches=1.0,
+        val_check_interval=2, check_val_every_n_epoch=None)  # fmt: skip
+    row = log.rows[-1]
+    assert (row["accuracy/train"], row["accuracy/held_out"], row["accuracy/fake"]) == (1.0, 1.0, 0.0)
+    assert row["logits/train"] == pytest.approx(1.0)
