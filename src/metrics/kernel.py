@@ -8,7 +8,7 @@ from torch import Tensor
 from src.metrics.base import Metric
 from src.metrics.statistics import Features
 
-ROWS = 2000  # of a kernel matrix held at once
+ROWS = 500  # of a kernel matrix held at once
 
 
 class KernelDistance(Metric):
@@ -28,7 +28,8 @@ class KernelDistance(Metric):
         x, y = real.values.double(), fake.values.double()
 
         def kernel(a: Tensor, b: Tensor) -> Tensor:
-            return (a @ b.T / a.shape[1] + 1) ** 3
+            base = (a @ b.T).div_(a.shape[1]).add_(1)
+            return base.square().mul_(base)
 
         within = [(total(kernel, a, a) - kernel_diagonal(a)) / (len(a) * (len(a) - 1)) for a in (x, y)]
         return [within[0] + within[1] - 2 * total(kernel, x, y) / (len(x) * len(y))]
