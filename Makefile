@@ -42,8 +42,10 @@ format: setup  ## rewrite the files in the project's style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: setup  ## measure the training step against a bare PyTorch loop
+bench: setup  ## measure the training step, the trace and the extractor against what they replace
 	PYTHONPATH=. $(PY) tests/benchmarks/step.py
+	PYTHONPATH=. $(PY) tests/benchmarks/trace.py
+	PYTHONPATH=. $(PY) tests/benchmarks/features.py
 
 digits-classifier: setup  ## train again the shipped network whose features score the digits
 	$(PY) -m src.metrics.classifier --output src/metrics/digits.safetensors

@@ -115,7 +115,7 @@ def commands():
     for block in re.findall(r"^```bash\n(.*?)^```", README, flags=re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.split("#")[0].strip()
-            if "python -m src " in command:
+            if re.search(r"python -m src (fit|validate|test|predict) ", command):
                 yield command[command.index("python -m src ") :]
 
 

@@ -140,11 +140,11 @@ def test_a_set_has_no_distance_to_itself(num):
 def test_no_more_images_than_features_warns_once():
     metric = with_extractor(FrechetDistance(Classifier()))
     few = digits("train").select(torch.arange(64))
-    with pytest.warns(UserWarning, match="biased upwards"):
-        metric.values(few, few)
+    with pytest.warns(UserWarning, match="64 real and 64 generated images .* biased upwards"):
+        metric.figures(few, few, True, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metric.values(few, few)
+        metric.figures(few, few, True, {})
 
 
 def test_extrapolation_removes_the_bias_of_the_number():
@@ -250,6 +250,35 @@ def test_copies_are_memorized_and_strangers_are_not():
     near = Features(real.values[:30] + 1e-3)
     assert Memorization(Classifier()).values(real, near) == [1.0]
     assert Memorization(Classifier()).values(real, random_features(30, shift=50.0)) == [0.0]
+
+
+def test_copies_count_as_near_whatever_the_rounding():
+    """Repeated real images have balls of no radius; copies of them lie on the border."""
+    values = random_features(40, d=64, shift=30.0).values
+    real, copies = Features(values.repeat(5, 1)), Features(values.repeat(2, 1).flip(0))
+    assert PrecisionRecall(Classifier()).values(real, copies) == [1.0, 1.0]
+    assert DensityCoverage(Classifier(), k=3).values(real, copies)[0] == 0.0
+    assert Memorization(Classifier()).values(real, copies) == [1.0]
+
+
+def test_a_bound_on_the_images_does_not_leave_out_classes():
+    """As in a folder, the images come class by class."""
+    classes = torch.arange(10).repeat_interleave(60)
+    centres = torch.randn(10, 8, generator=torch.Generator().manual_seed(7)) * 5
+    real, fake = (Features(random_features(600, seed=s).values + centres[classes]) for s in (0, 1))
+    shuffled = fake.select(torch.randperm(600, generator=torch.Generator().manual_seed(2)))
+    for metric in (PrecisionRecall, DensityCoverage):
+        whole, part = (metric(Classifier(), max_images=n).values(real, shuffled) for n in (600, 300))
+        assert part == pytest.approx(whole, abs=0.12)
+
+
+def test_an_error_that_cannot_be_estimated_is_none():
+    real, fake = digits("train"), digits("test")
+    two = (fake.labels == 3).nonzero()[:2, 0]
+    few = fake.select(torch.cat([(fake.labels != 3).nonzero()[:, 0], two]))
+    metric = with_extractor(ClassFrechetDistance(Classifier()))
+    (figure,) = metric.figures(real, few, True, {})
+    assert figure["value"] > 0 and figure["error"] is None
 
 
 def test_inception_score_counts_classes():

@@ -54,13 +54,15 @@ def test_other_images_or_another_extractor_are_computed(tmp_path):
     assert other.seen == 120 and len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "flip"])
 def test_a_damaged_file_is_made_anew(tmp_path, damage):
     extractor = Counting()
     first = extract(tmp_path, extractor)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 1000, "empty": b""}[damage])
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    damaged = {"cut": whole[: len(whole) // 2], "garbage": b"x" * 1000, "empty": b"", "flip": flipped}
+    path.write_bytes(damaged[damage])
     with pytest.warns(UserWarning, match="made anew"):
         again = extract(tmp_path, extractor)
     assert equal(first, again) and extractor.seen == 240 and path.read_bytes() == whole

@@ -1,6 +1,7 @@
 """What every figure of merit offers to the evaluation."""
 
 import math
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -47,7 +48,7 @@ class Metric:
     def suffix(self) -> str:
         """Tells figures on other features than Inception's, and against held-out images, from those one expects."""
         distance = self.extractor.distance
-        features = "" if distance == "fid" else "-" + distance.split("-", 1)[-1]
+        features = "" if distance == "fid" else "-" + distance.removeprefix("fcd-").removeprefix("fd-")
         return features + ("" if self.split == "train" else f"-{self.split}")
 
     @property
@@ -86,9 +87,10 @@ class Metric:
         deviations: list[float | None] = [None] * len(values)
         if errors and len(fake) >= 2 * GROUPS:
             groups = torch.arange(len(fake)) % GROUPS
-            without = torch.tensor([self.values(real, fake.select(groups != g)) for g in range(GROUPS)])
-            spread = (without - without.mean(0)).square().sum(0)
-            deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
+            with suppress(ValueError):  # without a group too few may be left, of a class for instance: then no error
+                without = torch.tensor([self.values(real, fake.select(groups != g)) for g in range(GROUPS)])
+                spread = (without - without.mean(0)).square().sum(0)
+                deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
         facts = {
             "num_real": len(real),
             "num_fake": len(fake),

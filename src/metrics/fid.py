@@ -30,13 +30,16 @@ class FrechetDistance(Metric):
         return [self.extractor.distance + ("" if self.split == "train" else f"-{self.split}")]
 
     def values(self, real: Features, fake: Features) -> list[float]:
+        return [frechet_distance(real, fake)]
+
+    def figures(self, real: Features, fake: Features, errors: bool, protocol: dict[str, Any]) -> list[dict[str, Any]]:
         if min(len(real), len(fake)) <= real.values.shape[1] and not self.warned:
             self.warned = True
             rank_zero_warn(
                 f"{self.name}: {len(real)} real and {len(fake)} generated images for {real.values.shape[1]} features:"
                 " the value is biased upwards; use more images than features, or compare at this number only"
             )
-        return [frechet_distance(real, fake)]
+        return super().figures(real, fake, errors, protocol)
 
 
 class FrechetDistanceInfinity(Metric):

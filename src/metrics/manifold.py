@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from src.metrics.base import Metric
 from src.metrics.features import Extractor
@@ -21,7 +22,7 @@ class PrecisionRecall(Metric):
         extractor: what computes the features; see `Metric`.
         split: real images to compare with.
         k: neighbours; 3 as published.
-        max_images: of each set; the first ones.
+        max_images: of each set; drawn at random, always the same ones.
     """
 
     figure_names = ("precision", "recall")
@@ -48,18 +49,26 @@ class PrecisionRecall(Metric):
         Raises:
             ValueError: no more images than neighbours.
         """
-        x, y = (features.values[: self.max_images].double() for features in (real, fake))
+        x, y = (self.some(features) for features in (real, fake))
         if min(len(x), len(y)) <= self.k:
             raise ValueError(
                 f"{self.name} with k {self.k} needs more images than {len(x)} real and {len(y)} generated ones"
             )
         return x, y
 
+    def some(self, features: Features) -> Tensor:
+        """float64 features of at most `max_images` images, drawn at random: in a folder the first are of one class."""
+        values, count = features.values, len(features)
+        if count > self.max_images:
+            chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: self.max_images]
+            values = values[chosen.sort().values]
+        return values.double()
+
     def radii(self, features: Features) -> Tensor:
         """Those of the images that are used; kept, for the jackknife and the next validation."""
         key = (self.k, self.max_images)
         if key not in features.radii:
-            features.radii[key] = radii(features.values[: self.max_images].double(), self.k)
+            features.radii[key] = radii(self.some(features), self.k)
         return features.radii[key]
 
     def values(self, real: Features, fake: Features) -> list[float]:
@@ -76,7 +85,7 @@ class DensityCoverage(PrecisionRecall):
         extractor: what computes the features; see `Metric`.
         split: real images to compare with.
         k: neighbours; 5 as published.
-        max_images: of each set; the first ones.
+        max_images: of each set; drawn at random, always the same ones.
     """
 
     figure_names = ("density", "coverage")
@@ -101,7 +110,7 @@ class DensityCoverage(PrecisionRecall):
 
 
 class Memorization(PrecisionRecall):
-    """Share of generated images that lie nearer to a training image than its own nearest neighbour does.
+    """Share of generated images that lie no farther from a training image than its own nearest neighbour does.
 
     One minus the authenticity of arXiv:2102.08921: copies of training images score 1, and so may good images of a
     dense class; the pictures of nearest neighbours that `test` saves tell the two apart.
@@ -109,7 +118,7 @@ class Memorization(PrecisionRecall):
     Args:
         extractor: what computes the features; see `Metric`.
         split: real images to compare with; the training images are the ones that can be memorized.
-        max_images: of each set; the first ones.
+        max_images: of each set; drawn at random, always the same ones.
     """
 
     figure_names = ("memorization",)
@@ -123,13 +132,20 @@ class Memorization(PrecisionRecall):
     def values(self, real: Features, fake: Features) -> list[float]:
         x, y = self.sets(real, fake)
         smallest, which = nearest(y, x)
-        return [(smallest < self.radii(real)[which]).double().mean().item()]
+        return [(smallest <= self.radii(real)[which]).double().mean().item()]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2, float64 [N, d], [M, d] to [N, M]; `torch.cdist` in float32 is off by 1 for features like these."""
-    distances = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)  # in place from here: memory is what takes the time
-    return distances.add_(a.square().sum(1)[:, None]).clamp_(min=0)
+    """|a_i - b_j|^2, float64 [N, d], [M, d] to [N, M], exactly 0 for copies.
+
+    Centred first, and what is left of rounding (1e-12 of the squared norms) set to 0: `torch.cdist` in float32 is off
+    by 1 for features such as Inception's.
+    """
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
+    norms_a, norms_b = a.square().sum(1), b.square().sum(1)
+    distances = torch.addmm(norms_b, a, b.T, alpha=-2).add_(norms_a[:, None])  # in place: memory takes the time
+    return functional.threshold_(distances, 1e-12 * (norms_a.max() + norms_b.max()).item(), 0.0)
 
 
 def radii(x: Tensor, k: int) -> Tensor:

@@ -187,7 +187,8 @@ def write(path: Path, key: str, features: Features) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: part.contiguous() for name, part in parts.items() if part is not None}
-        save_file(kept, temporary, metadata={"key": key})
+        facts = json.dumps({"key": key, "digest": digest(kept)})  # one entry: safetensors orders several at random
+        save_file(kept, temporary, metadata={"facts": facts})
         os.replace(temporary, path)
     except OSError as error:  # a full disk costs the next run some time, and this one nothing
         rank_zero_warn(f"features of the real images are not kept: {path} could not be written ({error.strerror})")
@@ -201,13 +202,23 @@ def read(path: Path, key: str) -> Features | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            found = file.metadata()["key"]
+            facts = json.loads(file.metadata()["facts"])
         parts = load_file(path)
+        if facts["digest"] != digest(parts):
+            raise ValueError("other numbers than were written")
         features = Features(*(parts.get(name) for name in ("values", "logits", "labels", "factor")))
     except Exception as error:
         rank_zero_warn(f"{path} is damaged ({type(error).__name__}) and is made anew")
         return None
-    if found != key:
+    if facts["key"] != key:
         rank_zero_warn(f"{path} is of other images or another extractor than its name says, and is made anew")
         return None
     return features
+
+
+def digest(parts: dict[str, Tensor]) -> str:
+    """SHA-256 of named tensors."""
+    result = hashlib.sha256()
+    for name in sorted(parts):
+        result.update(name.encode() + parts[name].numpy().tobytes())
+    return result.hexdigest()
