@@ -1,7 +1,7 @@
 """A FID of two folders against torch-fidelity computing the same one from the same files and the same weights.
 
 Wall time of the whole computation, files decoded and all, with the statistics of the real images kept from an earlier
-call, as in every use but the first. Random weights, since the original ones may not be at hand: the network and its cost
+call, as in every use but the first. Random weights, as the original ones may not be at hand: the network and its cost
 are the same. With fewer images than features torch-fidelity's square root is itself off by some 1e-5.
 
     PYTHONPATH=. python tests/benchmarks/fid.py --num_images 200
