@@ -1,5 +1,6 @@
 """How a generator is shown and scored: in validation, in `test`, in `predict` and in the grids of a run."""
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from src import seeding
 from src.distributed import average_, batch_norm_statistics
-from src.metrics.base import Metric
+from src.metrics.base import Metric, Score, key_of
 from src.metrics.statistics import Collector, Features, real_features
 from src.networks.base import Generator
 from src.pixels import to_uint8
@@ -32,7 +33,7 @@ class Evaluation(LightningModule):
 
     generator: Generator
     generator_ema: Generator | None
-    metrics: list[Metric]
+    metrics: list[Score]
     seed: int
 
     def __init__(self):
@@ -51,12 +52,12 @@ class Evaluation(LightningModule):
             condition: what the generator is conditioned on, [B] class labels for instance.
 
         Returns:
-            float32 images [B, C, H, W] in [-1, 1].
+            float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
         network = self.generator_ema or self.generator
         noise = [seeding.normal(network.latent_shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
         indices, latents = indices.to(self.device), torch.stack(noise).to(self.device) if noise else None
-        images = torch.empty(len(indices), network.channels, *network.image_size, device=self.device)
+        images = torch.empty(len(indices), *network.output_shape, device=self.device)
         training = network.training
         network.eval()
         try:
@@ -75,17 +76,23 @@ class Evaluation(LightningModule):
 
     def setup(self, stage: str) -> None:
         for metric in self.metrics:  # a missing file of weights is known before the first step
-            metric.setup(self.device, self.metrics[0].extractor)
+            metric.setup(self.device, self.first_metric and self.first_metric.extractor)
+
+    @property
+    def first_metric(self) -> Metric | None:
+        """The first that compares features; its extractor is that of the metrics that name none."""
+        return next((metric for metric in self.metrics if isinstance(metric, Metric)), None)
 
     def start_evaluation(self) -> None:
         """Brings the processes to agree on batch-norm statistics, and starts collecting features, once an extractor."""
         average_(batch_norm_statistics(self))
         self.collectors: dict[str, Collector] = {}
         for metric in self.scoring():
-            metric.setup(self.device)
-            self.collectors.setdefault(key_of(metric), Collector(metric.extractor))
+            metric.setup(self.device, self.first_metric and self.first_metric.extractor)
+            if isinstance(metric, Metric):
+                self.collectors.setdefault(key_of(metric), Collector(metric.extractor))
 
-    def scoring(self) -> list[Metric]:
+    def scoring(self) -> list[Score]:
         """All metrics in `test`; in validation the first alone, which selects the best checkpoint, to save time."""
         return self.metrics if self.trainer.testing else self.metrics[:1]
 
@@ -94,10 +101,10 @@ class Evaluation(LightningModule):
         indices, condition = batch
         if self.trainer.sanity_checking or len(indices) == 0:
             return
-        images = to_uint8(self.sample(indices, condition))
-        labels = condition if isinstance(condition, Tensor) else None
+        samples = to_uint8(self.sample(indices, condition))
+        shown = self.generator.as_images(samples, indices, condition)
         for collector in self.collectors.values():
-            collector.update(images, indices, labels)
+            collector.update(*shown)
 
     def finish_evaluation(self, prefix: str) -> None:
         if self.trainer.sanity_checking:
@@ -105,20 +112,21 @@ class Evaluation(LightningModule):
         self.fakes = {key: collector.gather() for key, collector in self.collectors.items()}
         self.results = []
         for metric in self.scoring():
-            real, fake = self.real(metric, metric.split), self.fakes[key_of(metric)]
-            self.results += metric.figures(real, fake, self.trainer.testing, self.protocol())
-        if self.trainer.testing and self.metrics and {"train", "test"} <= set(self.trainer.datamodule.splits):
-            self.results += self.floor(self.metrics[0])
+            self.results += metric.evaluate(self, errors=self.trainer.testing)
+        if self.trainer.testing and self.first_metric and {"train", "test"} <= set(self.trainer.datamodule.splits):
+            self.results += self.floor(self.first_metric)
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
 
     def floor(self, metric: Metric) -> list[dict[str, Any]]:
-        """What held-out real images score against the training images, and as many generated ones beside them."""
+        """The samples against the other split, and what held-out real images score, as many generated ones beside."""
+        other = copy(metric)
+        other.split = "test" if metric.split == "train" else "train"
         real, held_out, fake = self.real(metric, "train"), self.real(metric, "test"), self.fakes[key_of(metric)]
         number = torch.arange(min(len(held_out), len(fake)))
-        figures = []
+        figures = other.evaluate(self, errors=True)
         for kind, features in (("held-out", held_out), ("generated", fake)):
             figures += metric.figures(real, features.select(number), True, self.protocol() | {"split": "train"})[:1]
             figures[-1]["name"] += f"-of-{len(number)}-{kind}"
@@ -162,15 +170,11 @@ class Evaluation(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.finish_evaluation("test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return to_uint8(self.sample(*batch))
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Images uint8 [M, C, H, W] and the number of each."""
+        return self.generator.as_images(to_uint8(self.sample(*batch)), *batch)[:2]
 
 
 def spread(values: Tensor, rows: Tensor) -> Tensor:
     """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
     return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)
-
-
-def key_of(metric: Metric) -> str:
-    """The same for metrics that can share features."""
-    return repr(metric.extractor.describe())

@@ -8,19 +8,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map, tree_map_only
 
 from src import seeding
+from src.augment import Augmentation
 from src.distributed import ExplicitDDP, average_, batch_norm_statistics
 from src.ema import EMA
 from src.evaluation import Evaluation
 from src.losses import Loss
-from src.metrics.base import Metric
+from src.measurements import Measurement
+from src.metrics.base import Score
 from src.networks.base import Discriminator, Generator
-from src.regularizers import Regularizer
+from src.regularizers import GeneratorRegularizer, Regularizer
 
 
 class GAN(Evaluation):
@@ -38,6 +40,9 @@ class GAN(Evaluation):
         g_scheduler: learning-rate schedule of the generator, advanced once a step; `null` keeps the rate constant.
         d_scheduler: learning-rate schedule of the discriminator, advanced once a step.
         regularizers: penalties on the discriminator, added to its loss.
+        g_regularizers: terms added to the generator's loss; networks of their own train with the generator.
+        augment: what is done to real and generated images alike before the discriminator sees them, one after another.
+        measurement: what is done to generated images alone, because the data only holds measurements.
         ema: moving average of the generator, used wherever images are shown or scored; `null` uses the generator.
         metrics: figures of merit; the first one selects `best.ckpt`.
         d_steps: discriminator updates a step.
@@ -64,8 +69,11 @@ class GAN(Evaluation):
         g_scheduler: LRSchedulerCallable | None = None,
         d_scheduler: LRSchedulerCallable | None = None,
         regularizers: list[Regularizer] | None = None,
+        g_regularizers: list[GeneratorRegularizer] | None = None,
+        augment: list[Augmentation] | None = None,
+        measurement: Measurement | None = None,
         ema: EMA | None = None,
-        metrics: list[Metric] | None = None,
+        metrics: list[Score] | None = None,
         d_steps: int = 1,
         d_warmup_steps: int = 0,
         g_batch_multiple: int = 1,
@@ -84,12 +92,17 @@ class GAN(Evaluation):
                 raise ValueError(f"model.{name} must be at least {least}, got {count}")
         for regularizer in regularizers or []:
             regularizer.check(discriminator)
+        for regularizer in g_regularizers or []:
+            regularizer.build(generator, discriminator)
 
         self.generator = generator
         self.discriminator = discriminator
         self.generator_ema = deepcopy(generator).eval().requires_grad_(False) if ema else None
         self.loss = loss
         self.regularizers = list(regularizers or [])
+        self.g_regularizers = nn.ModuleList(g_regularizers or [])
+        self.augment = nn.Sequential(*(augment or []))
+        self.measurement = measurement or nn.Identity()
         self.ema = ema
         self.metrics = list(metrics or [])  # plain objects: their networks never reach a checkpoint
         self.optimizer_callables = (g_optimizer, d_optimizer)
@@ -103,8 +116,8 @@ class GAN(Evaluation):
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:
-        networks = (self.generator, self.discriminator)
-        optimizers = [make(net.parameters()) for make, net in zip(self.optimizer_callables, networks, strict=True)]
+        players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
+        optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]
         schedulers = [make(opt) for make, opt in zip(self.scheduler_callables, optimizers, strict=True) if make]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise ValueError(
@@ -117,6 +130,8 @@ class GAN(Evaluation):
         self.logs_now = (step + 1) % self.trainer.log_every_n_steps == 0
         seeding.seed_modules(self.device, self.seed, step, self.global_rank)
         batches = pieces(batch, self.batches_per_step)
+        for augmentation in self.augment:
+            augmentation.advance(step)
 
         for k in range(self.d_steps):
             self.update_discriminator(batches[k], seeding.DISCRIMINATOR, step * self.d_steps + k)
@@ -138,7 +153,8 @@ class GAN(Evaluation):
         latents = self.latents(len(batch[0]), purpose, update)
         for (real, condition), z in self.parts((batch, latents)):
             with torch.no_grad():
-                fake = self.generator(z, condition)
+                fake = self.augment(self.measurement(self.generator(z, condition)))
+                real = self.augment(real)
             real_logits = self.judge(real, condition)
             fake_logits = self.judge(fake, condition)
             loss = self.loss.discriminator(real_logits, fake_logits)
@@ -165,16 +181,25 @@ class GAN(Evaluation):
         # Drawn batch by batch, so that processes that share a batch hold slices of the same noise.
         latents = [self.latents(len(x), seeding.GENERATOR, step, j) for j, (x, _) in enumerate(batches)]
         for (real, condition), z in self.parts((join(batches), join(latents))):
-            fake_logits = self.judge(self.generator(z, condition), condition)
+            fake = self.generator(z, condition)
+            fake_logits = self.judge(self.augment(self.measurement(fake)), condition)
             real_logits = None
             if self.loss.relativistic:
                 with torch.no_grad():
-                    real_logits = self.judge(real, condition)
+                    real_logits = self.judge(self.augment(real), condition)
             loss = self.loss.generator(real_logits, fake_logits)
-            self.backward_into(optimizer, loss / self.accumulate)
+            terms = {
+                regularizer: regularizer.weight
+                * regularizer.every
+                * regularizer.penalty(self, z, fake, real, condition)
+                for regularizer in self.g_regularizers
+                if (step + 1) % regularizer.every == 0
+            }
+            self.backward_into(optimizer, (loss + sum(terms.values())) / self.accumulate)
         self.apply_gradients(optimizer, counted=True)
         if self.logs_now:
             self.curves["loss/generator"] = loss
+            self.curves |= {f"loss/{type(regularizer).__name__}": term for regularizer, term in terms.items()}
 
     def judge(self, images: Tensor, condition: Any) -> Tensor:
         """Logits in float32, also where autocast computes them in less."""
@@ -183,6 +208,11 @@ class GAN(Evaluation):
     def on_train_start(self) -> None:
         self.check_strategy()
         self.clock = (time.perf_counter(), self.global_step)
+        if self.global_step == 0:
+            with torch.no_grad():
+                self.generator.fit(*self.trainer.datamodule.split("train"))
+            if self.ema:
+                self.generator_ema.load_state_dict(self.generator.state_dict())
         if self.ema:
             self.ema.attach(self.generator_ema, self.generator)
         if self.global_step == 0:
@@ -206,7 +236,9 @@ class GAN(Evaluation):
 
     def backward_into(self, optimizer: Any, loss: Tensor) -> None:
         """Adds the gradient of `loss` to the parameters of one player; the other's is never computed."""
-        self.manual_backward(loss, inputs=parameters(optimizer))
+        weights = [weight for weight in parameters(optimizer) if weight.requires_grad]
+        if weights:  # a generator that is fitted in closed form has none
+            self.manual_backward(loss, inputs=weights)
 
     def apply_gradients(self, optimizer: Any, counted: bool) -> None:
         """Averages the gradients over the processes, then steps.
@@ -222,9 +254,9 @@ class GAN(Evaluation):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips, and notes the norm of, averaged gradients."""
         player = 0 if optimizer is self.optimizers()[0].optimizer else 1
-        if self.clips[player] is None and not self.logs_now:
-            return
         gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
+        if not gradients or (self.clips[player] is None and not self.logs_now):
+            return
         norm = torch.nn.utils.get_total_norm(gradients)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):

@@ -1,4 +1,6 @@
-"""Penalties on the discriminator, added to its loss by the training step."""
+"""Penalties on the discriminator and on the generator, added to their losses by the training step."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +25,7 @@ class Regularizer:
     gradient_penalty: bool = False
 
     def __init__(self, weight: float, every: int = 1):
-        if weight < 0:
-            raise ValueError(f"weight of {type(self).__name__} must be 0 or more, not {weight}")
-        if every < 1:
-            raise ValueError(f"every of {type(self).__name__} must be 1 or more, not {every}")
+        check_schedule(self, weight, every)
         self.weight = weight
         self.every = every
 
@@ -57,6 +56,55 @@ class Regularizer:
             Scalar with a graph to the parameters of D.
         """
         raise NotImplementedError
+
+
+class GeneratorRegularizer(nn.Module):
+    """A term of the generator's loss; the training step adds weight * every * penalty to it.
+
+    A module: networks of its own (an encoder) train with the generator, by its optimizer, and lie in the checkpoint.
+
+    Args:
+        weight: factor of the term, 0 or more.
+        every: evaluate at every this many steps, 1 or more, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    def __init__(self, weight: float, every: int = 1):
+        super().__init__()
+        check_schedule(self, weight, every)
+        self.weight = weight
+        self.every = every
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        """Makes what depends on the two players: networks of its own, refusals. Called once, before training.
+
+        Raises:
+            ValueError: if the term is not defined for these players.
+        """
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        """The term, without `weight` and `every`.
+
+        Args:
+            model: the `GAN`, for its players.
+            z: latents [B, *latent_shape] of the fakes.
+            fake: images [B, C, H, W] with the generator's graph, neither measured nor augmented.
+            real: images [B, C, H, W].
+            condition: of both batches, or None.
+
+        Returns:
+            Scalar with a graph to the generator, or to the networks of this term.
+        """
+        raise NotImplementedError
+
+
+def check_schedule(part: Any, weight: float, every: int) -> None:
+    if weight < 0:
+        raise ValueError(f"weight of {type(part).__name__} must be 0 or more, not {weight}")
+    if every < 1:
+        raise ValueError(f"every of {type(part).__name__} must be 1 or more, not {every}")
 
 
 def input_gradient(discriminator: nn.Module, images: Tensor, condition: Tensor | None) -> Tensor:
@@ -124,7 +172,9 @@ class GradientPenalty(Regularizer):
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
         real, fake = real.detach().float(), fake.detach().float()
-        alpha = torch.rand(len(real), 1, 1, 1, device=real.device)  # one per image, arXiv:1704.00028, Algorithm 1
+        alpha = torch.rand(
+            len(real), *[1] * (real.dim() - 1), device=real.device
+        )  # one per image, arXiv:1704.00028, Algorithm 1
         between = alpha * real + (1 - alpha) * fake
         # vector_norm has the gradient 0 at 0, where sqrt(sum of squares) has NaN.
         norm = torch.linalg.vector_norm(input_gradient(discriminator, between, condition), dim=1)

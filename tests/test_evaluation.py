@@ -60,10 +60,14 @@ def test_every_figure_has_an_error_and_its_protocol(run, tmp_path, monkeypatch, 
     for name, figure in found.items():
         protocol = figure["protocol"]
         assert np.isfinite(figure["value"]) and figure["error"] > 0 or figure["value"] in (0.0, 1.0, 100.0), name
-        assert protocol["num_fake"] == 150 and protocol["seed"] == 0 and protocol["split"] == "train"
+        assert protocol["num_fake"] == 150 and protocol["seed"] == 0
+        assert protocol["split"] == ("test" if name.endswith("-test") else "train")
         assert protocol["extractor"]["weights_hash"].startswith("9895c19c")
         assert name in printed and "9895c19c" in name
     assert "9895c19c" in printed and "150" in printed
+    train, test = (found["fcd-digits-9895c19c" + split] for split in ("", "-test"))
+    assert train["protocol"]["num_real"] == 1437 and test["protocol"]["num_real"] == 360
+    assert train["value"] != test["value"]
 
 
 def run_apart(folder, *arguments):

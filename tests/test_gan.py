@@ -1,7 +1,8 @@
 """The two-player step: what is counted, who moves, what the gradients are."""
 
-import copy
+from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,13 +10,14 @@ from conftest import Squares, fit, make_gan, make_trainer
 from torch.nn.utils import parameters_to_vector
 
 from src import seeding
+from src.augment import Augmentation
 from src.ema import EMA
 from src.evaluation import BLOCK
 from src.gan import join, pieces
-from src.losses import RelativisticPairing, Wasserstein
+from src.losses import Hinge, Loss, RelativisticPairing, Wasserstein
 from src.networks import mlp
 from src.pixels import from_uint8, to_uint8
-from src.regularizers import R1
+from src.regularizers import R1, GeneratorRegularizer
 
 
 class Count(torch.optim.SGD):
@@ -89,7 +91,7 @@ def test_fakes_of_the_discriminator_have_no_graph(tmp_path, monkeypatch):
 
 def reference_step(gan, data, step=0):
     """One step of SGD written out, with the noise and the batches that the module must have used."""
-    g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
+    g, d = deepcopy(gan.generator), deepcopy(gan.discriminator)
     x = from_uint8(torch.from_numpy(data.split("train")[0]))
     order = torch.randperm(100, generator=torch.Generator().manual_seed(seeding.mix(0, seeding.ORDER, 0)))
     real = x[order[:8]]
@@ -195,16 +197,16 @@ def test_dropout_is_a_function_of_seed_and_step(tmp_path):
     dropping = mlp.Discriminator((4, 4), 1, hidden=(8,), dropout=0.5)
     trained = []
     for state, seed in ((1, 0), (2, 0), (1, 3)):
-        gan = make_gan(discriminator=copy.deepcopy(dropping), seed=seed)
+        gan = make_gan(discriminator=deepcopy(dropping), seed=seed)
         torch.manual_seed(state)
         trained.append(weights(fit(tmp_path, gan, max_steps=4).discriminator))
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
 
-    first = make_gan(discriminator=copy.deepcopy(dropping))
+    first = make_gan(discriminator=deepcopy(dropping))
     trainer = make_trainer(tmp_path, max_steps=2)
     trainer.fit(first, datamodule=Squares())
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    second = make_gan(discriminator=copy.deepcopy(dropping))
+    second = make_gan(discriminator=deepcopy(dropping))
     make_trainer(tmp_path, max_steps=4).fit(second, datamodule=Squares(), ckpt_path=str(tmp_path / "half.ckpt"))
     assert torch.equal(weights(second.discriminator), trained[0])
 
@@ -242,7 +244,7 @@ def test_ema_half_life_and_warmup():
 def test_ema_copies_buffers(tmp_path):
     torch.manual_seed(0)
     source = torch.nn.BatchNorm1d(3)
-    target = copy.deepcopy(source)
+    target = deepcopy(source)
     source(torch.randn(8, 3) + 5)
     ema = EMA(decay=0.9)
     ema.attach(target, source)
@@ -304,3 +306,109 @@ def test_grey_levels_survive_the_round_trip():
     levels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(from_uint8(levels)), levels)
     assert to_uint8(torch.tensor([-9.0, 0.003, 9.0])).tolist() == [0, 128, 255]
+
+
+class Shift(Augmentation):
+    """Adds `amount`, and notes what it is told and shown."""
+
+    def __init__(self, amount: float):
+        super().__init__()
+        self.amount, self.steps, self.calls = amount, [], 0
+
+    def advance(self, step):
+        self.steps.append(step)
+
+    def forward(self, images, generator=None):
+        self.calls += 1
+        return images + self.amount
+
+
+def seen_by_discriminator(**parts):
+    """Means of what D sees as (real, fake) in its update and as fake in that of the generator, for G = 0 and x = 1."""
+    gan = make_gan(loss=Hinge(), **parts)
+    seen = []
+    gan.generator.forward = lambda z, condition=None: 0 * gan.generator.to_pixels.bias.sum() + z.new_zeros(8, 1, 4, 4)
+    forward = gan.discriminator.forward
+    gan.discriminator.forward = lambda x, condition=None: seen.append(x.mean().item()) or forward(x, condition)
+    gan.trainer, gan.logs_now = SimpleNamespace(world_size=1, global_rank=0), False
+    gan.backward_into, gan.apply_gradients = lambda *_: None, lambda *_, **__: None
+    gan.optimizers = lambda: (SimpleNamespace(zero_grad=lambda: None),) * 2
+    batch = (torch.ones(8, 1, 4, 4), None)
+    gan.update_discriminator(batch, 0, 0)
+    gan.update_generator([batch], 0)
+    return seen
+
+
+def test_augmentations_see_both_kinds_and_the_measurement_only_fakes():
+    assert seen_by_discriminator() == [1, 0, 0]
+    assert seen_by_discriminator(augment=[Shift(2.0), Shift(4.0)]) == [7, 6, 6]
+    assert seen_by_discriminator(measurement=Shift(2.0)) == [1, 2, 2]
+    assert seen_by_discriminator(measurement=Shift(2.0), augment=[Shift(4.0)]) == [5, 6, 6]
+
+
+def test_augmentations_are_told_the_step(tmp_path):
+    augmentation = Shift(0.0)
+    fit(tmp_path, make_gan(augment=[augmentation]), max_steps=3)
+    assert augmentation.steps == [0, 1, 2]
+
+
+class PullTo(GeneratorRegularizer):
+    """(mean of the fakes - a weight of its own)^2, which starts at 3."""
+
+    def build(self, generator, discriminator):
+        self.level = torch.nn.Parameter(torch.tensor(3.0))
+
+    def penalty(self, model, z, fake, real, condition):
+        return (fake.mean() - self.level).square()
+
+
+def test_a_term_of_the_generator_trains_it_and_its_own_weights_but_not_the_discriminator(tmp_path):
+    gan = make_gan(loss=Silent(), g_regularizers=[PullTo(1.0)])
+    before = deepcopy(gan.state_dict())
+    fit(tmp_path, gan, max_steps=1)
+    moved = {name for name, tensor in gan.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "g_regularizers.0.level" in moved and any(name.startswith("generator.") for name in moved)
+    assert not any(name.startswith("discriminator.") for name in moved)
+    level = gan.state_dict()["g_regularizers.0.level"].item()
+    assert 2.0 < level < 3.0  # SGD at 0.1 on (mean - 3)^2, with the mean near 0
+
+
+def test_a_lazy_term_counts_as_often_as_it_is_left_out(tmp_path):
+    levels = []
+    for every in (1, 2):
+        gan = make_gan(loss=Silent(), g_regularizers=[PullTo(0.01, every=every)])
+        fit(tmp_path / str(every), gan, max_steps=2)
+        levels.append(3 - gan.g_regularizers[0].level.item())
+    assert levels[0] == pytest.approx(levels[1], rel=0.02) and levels[0] > 0
+
+
+class Silent(Loss):
+    """Leaves both players where they are."""
+
+    def generator(self, real_logits, fake_logits):
+        return 0 * fake_logits.sum()
+
+    def discriminator(self, real_logits, fake_logits):
+        return 0 * fake_logits.sum()
+
+
+class Mean(mlp.Generator):
+    """The mean image, in closed form."""
+
+    def fit(self, images, labels):
+        self.requires_grad_(False)
+        self.to_pixels.weight.zero_()
+        self.to_pixels.bias.copy_(torch.atanh(from_uint8(torch.from_numpy(images)).mean(0).flatten()))
+
+
+def test_a_generator_fitted_in_closed_form_stays_as_it_is_while_the_discriminator_trains(tmp_path):
+    generator = Mean((4, 4), 1, latent_dim=4, hidden=(8,))
+    gan = make_gan(generator=generator, ema=EMA(decay=0.9), g_clip=1.0)
+    data = Squares()
+    before = deepcopy(gan.discriminator.state_dict())
+    fit(tmp_path, gan, data, max_steps=2)
+    mean = from_uint8(torch.from_numpy(data.split("train")[0])).mean(0)
+    for network in (gan.generator, gan.generator_ema):
+        torch.testing.assert_close(network(torch.randn(3, 4))[0], mean)
+    assert not torch.equal(before["hidden.0.weight"], gan.discriminator.state_dict()["hidden.0.weight"])
+    assert gan.trainer.global_step == 2

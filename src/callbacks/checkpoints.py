@@ -83,7 +83,7 @@ class BestCheckpoint(ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         if self.monitor is None and stage == "fit" and pl_module.metrics:
             metric = pl_module.metrics[0]
-            metric.setup(pl_module.device)
+            metric.setup(pl_module.device)  # which gives it its name
             self.monitor, self.mode = f"val/{metric.name}", "max" if metric.higher_is_better else "min"
         super().setup(trainer, pl_module, stage)
 

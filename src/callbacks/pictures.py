@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -73,11 +74,11 @@ class SampleGrid(Callback):
     @rank_zero_only
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         numbers = torch.arange(self.num_images)
-        classes = pl_module.generator.num_classes
-        columns = min(classes, 10) or None
-        condition = (numbers % classes).to(pl_module.device) if classes else None  # a column a class, up to ten
-        images = to_uint8(pl_module.sample(numbers, condition))
-        self.save(trainer, grid(images, columns), f"step-{trainer.global_step:08d}")
+        condition = move_to(trainer.datamodule.grid_conditions(numbers), pl_module.device)
+        samples = to_uint8(pl_module.sample(numbers, condition))
+        images, _, _ = pl_module.generator.as_images(samples, numbers, condition)
+        picture = grid(images[: self.num_images], pl_module.generator.columns)
+        self.save(trainer, picture, f"step-{trainer.global_step:08d}")
 
     def save(self, trainer: Trainer, picture: Image.Image, name: str) -> None:
         path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
@@ -104,19 +105,21 @@ class NearestImages(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not pl_module.metrics:
+        metric = pl_module.first_metric
+        if not metric:
             return
-        metric = pl_module.metrics[0]
         real, (fake, *_) = pl_module.real(metric, "train"), pl_module.fakes.values()
         numbers = torch.arange(min(self.num_samples, len(fake)))
         distances = torch.cdist(fake.values[numbers].double(), real.values.double())
         nearest = distances.topk(min(self.num_nearest, len(real)), largest=False).indices
-        condition = trainer.datamodule.conditions(numbers)
-        on_device = None if condition is None else condition.to(pl_module.device)
-        samples = to_uint8(pl_module.sample(numbers, on_device)).cpu()
+        condition = move_to(trainer.datamodule.conditions(numbers), pl_module.device)
+        samples, _, _ = pl_module.generator.as_images(
+            to_uint8(pl_module.sample(numbers, condition)), numbers, condition
+        )
         images = trainer.datamodule.split("train")[0]
         rows = [
-            torch.cat([s[None], torch.from_numpy(images[n.numpy()])]) for s, n in zip(samples, nearest, strict=True)
+            torch.cat([s[None], torch.from_numpy(images[n.numpy()])])
+            for s, n in zip(samples.cpu(), nearest, strict=False)
         ]
         path = Path(trainer.default_root_dir) / "nearest.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """How the two players stand: what the discriminator makes of images that it has, and has not, been trained on."""
 
+from typing import Any
+
 import torch
+from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-
-from src.pixels import from_uint8
+from torch.utils._pytree import tree_map_only
 
 NUM_IMAGES = 1000  # of each kind; the first ones of each split
 
@@ -23,32 +25,27 @@ class PlayerBalance(Callback):
         data, values = trainer.datamodule, {}
         for name, split in (("train", "train"), ("held_out", "test")):
             if split in data.splits:
-                images, labels = data.split(split)
-                pixels = from_uint8(torch.from_numpy(images[:NUM_IMAGES].copy()))
-                condition = None if labels is None else torch.from_numpy(labels[:NUM_IMAGES])
-                logits = judged(pl_module, pixels, condition)
+                logits = judged(pl_module, *data.examples(split, NUM_IMAGES))
                 values |= {
                     f"logits/{name}": logits.mean().item(),
                     f"accuracy/{name}": (logits > 0).float().mean().item(),
                 }
         numbers = torch.arange(min(NUM_IMAGES, pl_module.val_images))
         condition = data.conditions(numbers)
-        on_device = None if condition is None else condition.to(pl_module.device)
-        logits = judged(pl_module, pl_module.sample(numbers, on_device).cpu(), condition)
+        samples = pl_module.sample(numbers, move_to(condition, pl_module.device))
+        logits = judged(pl_module, pl_module.measurement(samples), condition)
         values["accuracy/fake"] = (logits < 0).float().mean().item()
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
 
 
 @torch.no_grad()
-def judged(gan: LightningModule, images: Tensor, condition: Tensor | None) -> Tensor:
-    """Logits [N] of images [N, C, H, W] in [-1, 1], by the discriminator as it evaluates."""
+def judged(gan: LightningModule, x: Tensor, condition: Any) -> Tensor:
+    """Logits [N], on the CPU, of examples [N, ...], by the discriminator as it evaluates."""
     training = gan.discriminator.training
     gan.discriminator.eval()
     try:
-        parts = zip(
-            images.split(100), [None] * len(images) if condition is None else condition.split(100), strict=False
-        )
-        return torch.cat([gan.judge(x.to(gan.device), None if c is None else c.to(gan.device)).cpu() for x, c in parts])
+        parts = [tree_map_only(Tensor, lambda t, i=i: t[i : i + 100], (x, condition)) for i in range(0, len(x), 100)]
+        return torch.cat([gan.judge(*move_to(part, gan.device)).cpu() for part in parts])
     finally:
         gan.discriminator.train(training)

@@ -34,9 +34,10 @@ class PredictionWriter(Callback):
         (self.output / "images").mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: tuple, *args: object
+        self, trainer: Trainer, pl_module: LightningModule, outputs: tuple[Tensor, Tensor], *args: object
     ) -> None:
-        for number, pixels in zip(batch[0].tolist(), outputs.cpu(), strict=True):
+        images, numbers = outputs
+        for number, pixels in zip(numbers.tolist(), images.cpu(), strict=True):
             to_image(pixels).save(self.output / "images" / f"{number:06d}.png")
             if number < 100:
                 self.first.append((number, pixels))

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"batch_size {self.batch_size} is not divisible by {self.trainer.world_size} processes times "
                 f"accumulate {module.accumulate}: take {nearest}"
             )
-        dataset = ImageDataset(*self.split("train"), self.flip)
+        dataset = self.training_set()
         sampler = StepSampler(
             num_images=len(dataset),
             batch_size=self.batch_size,
@@ -129,6 +130,15 @@ class ImageDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator(),  # a loader draws a seed for its workers: keep it off the global stream
         )
+
+    def training_set(self) -> Dataset:
+        """What training reads: a list of indices -> (x, condition) of a whole batch."""
+        return ImageDataset(*self.split("train"), self.flip)
+
+    def examples(self, split: str, count: int) -> tuple[Tensor, Any]:
+        """The first examples of a split, as the discriminator sees real ones: x [n, ...] in [-1, 1], and condition."""
+        images, labels = (None if part is None else torch.from_numpy(part[:count].copy()) for part in self.split(split))
+        return from_uint8(images), labels
 
     def val_dataloader(self) -> DataLoader:
         """Requests for `val_images` samples of the module: indices (b,) and their condition."""
@@ -160,6 +170,10 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.num_classes == 0:
             return None
         return self._shuffled_labels[indices % len(self._shuffled_labels)]
+
+    def grid_conditions(self, indices: Tensor) -> Any:
+        """Conditions of the samples of a grid: the classes in turn."""
+        return indices % self.num_classes if self.num_classes else None
 
     @cached_property
     def _shuffled_labels(self) -> Tensor:

@@ -12,19 +12,50 @@ from src.metrics.statistics import Features
 GROUPS = 10  # of the jackknife
 
 
-class Metric:
-    """Figures of merit of generated images against real ones, computed from their features.
+class Score:
+    """Figures of merit of a model.
 
     A plain object, not a module: nothing of it lands in a checkpoint. A subclass states `figure_names` and implements
-    `values`; the first name selects `best.ckpt`.
+    `evaluate`; the first name selects `best.ckpt`.
+    """
+
+    figure_names: tuple[str, ...]
+    higher_is_better: bool = False
+
+    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
+        """Loads what the figures need onto a device; arguments as of `Metric.setup`."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the figures; known after `setup`."""
+        return list(self.figure_names)
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
+        """Computes the figures, the same ones on every process, all of which call it.
+
+        Args:
+            model: the `GAN`, with its data at `model.trainer.datamodule` and its `protocol()`.
+            errors: whether to estimate standard errors, where that takes time.
+
+        Returns:
+            Dictionaries with name, value, error (or None) and protocol.
+        """
+        raise NotImplementedError
+
+
+class Metric(Score):
+    """Figures of merit of generated images against real ones, computed from their features.
+
+    A subclass states `figure_names` and implements `values`.
 
     Args:
         extractor: what computes the features; by default that of the first metric, and Inception for the first.
         split: real images to compare with. The literature compares with the training images.
     """
-
-    figure_names: tuple[str, ...]
-    higher_is_better: bool = False
 
     def __init__(self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train"):
         self.extractor = extractor
@@ -56,9 +87,9 @@ class Metric:
         """Names of the figures; known after `setup`."""
         return [name + self.suffix for name in self.figure_names]
 
-    @property
-    def name(self) -> str:
-        return self.names[0]
+    def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
+        real, fake = model.real(self, self.split), model.fakes[key_of(self)]
+        return self.figures(real, fake, errors, model.protocol())
 
     def values(self, real: Features, fake: Features) -> list[float]:
         """The figures, in the order of `figure_names`: a pure function."""
@@ -101,3 +132,8 @@ class Metric:
             {"name": name, "value": value, "error": error, "protocol": facts | self.options() | protocol}
             for name, value, error in zip(self.names, values, deviations, strict=True)
         ]
+
+
+def key_of(metric: Metric) -> str:
+    """The same for metrics that can share features."""
+    return repr(metric.extractor.describe())

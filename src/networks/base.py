@@ -1,5 +1,8 @@
 """What the training step knows of its two players. Every family of networks subclasses both."""
 
+from typing import Any
+
+import numpy as np
 from torch import Tensor, nn
 
 
@@ -56,6 +59,29 @@ class Generator(Network):
     ):
         super().__init__(image_size, channels, num_classes)
         self.latent_shape = tuple(latent_shape)
+        self.output_shape: tuple[int, ...] = (channels, *self.image_size)
+        self.columns = min(num_classes, 10) or None  # of a grid of samples: a column a class, up to ten
+
+    def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
+        """Fits what is fitted in closed form, on every process, before the first step; nothing here.
+
+        Args:
+            images: all training images, uint8 [N, C, H, W].
+            labels: int64 [N], or None.
+        """
+
+    def as_images(self, samples: Tensor, indices: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What of the samples is shown and scored, where a sample is not simply one image.
+
+        Args:
+            samples: [B, *output_shape].
+            indices: int64 [B], their numbers.
+            condition: of the samples.
+
+        Returns:
+            Images [M, C, H, W], the number of each int64 [M], and their labels int64 [M] or None.
+        """
+        return samples, indices, condition if isinstance(condition, Tensor) else None
 
 
 class Discriminator(Network):
