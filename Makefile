@@ -9,7 +9,7 @@ RUN    ?= runs/digits
 .PHONY: help setup train test test-slow test-gpu lint format bench digits-classifier clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
@@ -46,6 +46,9 @@ bench: setup  ## measure the training step, the trace and the extractor against 
 	PYTHONPATH=. $(PY) tests/benchmarks/step.py
 	PYTHONPATH=. $(PY) tests/benchmarks/trace.py
 	PYTHONPATH=. $(PY) tests/benchmarks/features.py
+
+study-%: setup  ## measure the tables of the README over several seeds: study-gan, study-igm, ...
+	PYTHONPATH=. $(PY) tests/studies/$*.py
 
 digits-classifier: setup  ## train again the shipped network whose features score the digits
 	$(PY) -m src.metrics.classifier --output src/metrics/digits.safetensors
