@@ -18,6 +18,7 @@ from src.augment import Augmentation
 from src.distributed import ExplicitDDP, average_, batch_norm_statistics
 from src.ema import EMA
 from src.evaluation import Evaluation
+from src.faults import Faults, Policy
 from src.losses import Loss
 from src.measurements import Measurement
 from src.metrics.base import Score
@@ -51,6 +52,8 @@ class GAN(Evaluation):
         accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch.
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
         d_clip: largest norm of the discriminator's gradient.
+        on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of the weights before it, "skip" the
+            update, "rollback" to the last checkpoint with half the learning rates, or "ignore" it.
         val_images: images generated for each validation.
         test_images: images generated for `test`.
         seed: all noise is a function of it, of the step and of the process; linked to `seed_everything`.
@@ -80,6 +83,7 @@ class GAN(Evaluation):
         accumulate: int = 1,
         g_clip: float | None = None,
         d_clip: float | None = None,
+        on_nonfinite: Policy = "stop",
         val_images: int = 1000,
         test_images: int = 10000,
         seed: int = 0,
@@ -108,12 +112,14 @@ class GAN(Evaluation):
         self.optimizer_callables = (g_optimizer, d_optimizer)
         self.scheduler_callables = (g_scheduler, d_scheduler)
         self.clips = (g_clip, d_clip)
+        self.faults = Faults(on_nonfinite)
         self.d_steps, self.d_warmup_steps = d_steps, d_warmup_steps
         self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
         self.val_images, self.test_images = val_images, test_images
         self.seed = seed
         self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
+        self.logged: dict[str, float] = {}  # what was logged last
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:
         players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
@@ -164,7 +170,7 @@ class GAN(Evaluation):
                 if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]
             self.backward_into(optimizer, (loss + sum(penalties)) / self.accumulate)
-        self.apply_gradients(optimizer, counted=False)
+        self.apply_gradients("discriminator", optimizer, loss)
         if self.logs_now:
             self.curves |= {
                 "loss/discriminator": loss,
@@ -196,7 +202,7 @@ class GAN(Evaluation):
                 if (step + 1) % regularizer.every == 0
             }
             self.backward_into(optimizer, (loss + sum(terms.values())) / self.accumulate)
-        self.apply_gradients(optimizer, counted=True)
+        self.apply_gradients("generator", optimizer, loss)
         if self.logs_now:
             self.curves["loss/generator"] = loss
             self.curves |= {f"loss/{type(regularizer).__name__}": term for regularizer, term in terms.items()}
@@ -240,13 +246,16 @@ class GAN(Evaluation):
         if weights:  # a generator that is fitted in closed form has none
             self.manual_backward(loss, inputs=weights)
 
-    def apply_gradients(self, optimizer: Any, counted: bool) -> None:
+    def apply_gradients(self, player: str, optimizer: Any, loss: Tensor) -> None:
         """Averages the gradients over the processes, then steps.
 
         Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
         """
-        average_([p.grad for p in parameters(optimizer) if p.grad is not None])
-        if counted:
+        gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
+        average_(gradients)
+        if self.faults.found(self, player, loss, gradients):
+            optimizer.zero_grad()  # a step without gradients changes nothing, and is counted
+        if player == "generator":
             optimizer.step()
         else:  # what LightningOptimizer.step does, except that `global_step` stays
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
@@ -296,7 +305,10 @@ class GAN(Evaluation):
             self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
         self.curves["images_seen"] = (step * self.d_steps + self.d_warmup_steps) * batch_size
         self.curves["images_per_second"] = (step - step_then) * self.d_steps * batch_size / (self.clock[0] - then)
+        if self.faults.count:
+            self.curves["faults"] = self.faults.count
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in self.curves.items()}
+        self.logged = values
         self.curves.clear()
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
@@ -308,9 +320,11 @@ class GAN(Evaluation):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
+        checkpoint["faults"] = self.faults.count
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_steps = checkpoint["global_step"]
+        self.faults.count = checkpoint.get("faults", 0)
         theirs, ours = (
             {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
         )

@@ -10,9 +10,11 @@ class Loss:
     Attributes:
         relativistic: the generator's loss compares fakes with reals, so its step draws a real batch too; otherwise
             `real_logits` of `generator` is None.
+        calibrated: a logit above 0 means "real".
     """
 
     relativistic: bool = False
+    calibrated: bool = True
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         """Logits [B] -> scalar that the generator minimizes."""
@@ -59,6 +61,8 @@ class Hinge(Loss):
 class LeastSquares(Loss):
     """Regression of the logits to 1 (real) and 0 (fake); Mao et al., arXiv:1611.04076, Eq. 9."""
 
+    calibrated = False  # at 1/2, not at 0
+
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return (fake_logits - 1).square().mean() / 2
 
@@ -68,6 +72,8 @@ class LeastSquares(Loss):
 
 class Wasserstein(Loss):
     """Difference of means; Arjovsky et al., arXiv:1701.07875, Eq. 2. Needs a Lipschitz D, as by `GradientPenalty`."""
+
+    calibrated = False
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return -fake_logits.mean()
@@ -84,6 +90,7 @@ class RelativisticPairing(Loss):
     """
 
     relativistic = True
+    calibrated = False
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return F.softplus(margin(real_logits, fake_logits)).mean()

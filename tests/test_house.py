@@ -19,8 +19,8 @@ ALLOWED = {
     "__main__": {"cli"},
     "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "report", "score"},
     "gan": {
-        "augment", "distributed", "ema", "evaluation", "losses", "measurements", "metrics.base", "networks.base",
-        "regularizers", "seeding",
+        "augment", "distributed", "ema", "evaluation", "faults", "losses", "measurements", "metrics.base",
+        "networks.base", "regularizers", "seeding",
     },
     "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
     "score": {"data.folder", "metrics", "report"},

@@ -1,0 +1,92 @@
+"""What happens when a gradient is not finite: nothing that spoils the weights."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+MOST_IN_A_ROW = 50
+
+Policy = Literal["stop", "skip", "rollback", "ignore"]
+
+
+class Faults:
+    """Looks at the averaged gradients before each update, the same ones on every process.
+
+    Under a gradient scaler nothing is looked at: overflow is its business.
+
+    Args:
+        policy: "stop" saves `checkpoints/fault.ckpt`, whose weights are still finite, and ends the run; "skip" leaves
+            the update out; "rollback" goes back to `last.ckpt` and on from there with the next data and half the
+            learning rates; "ignore" does not look, which on a GPU saves a synchronization an update.
+
+    Attributes:
+        count: of the faults of the run.
+    """
+
+    def __init__(self, policy: Policy):
+        self.policy = policy
+        self.count = 0
+        self.in_a_row = {"generator": 0, "discriminator": 0}
+
+    def found(self, model: LightningModule, player: str, loss: Tensor, gradients: list[Tensor]) -> bool:
+        """Whether this update must be left out.
+
+        Args:
+            model: the `GAN`.
+            player: "generator" or "discriminator".
+            loss: of the player, for the message.
+            gradients: of the player, averaged over the processes.
+
+        Raises:
+            ValueError: by the policy "stop", or when no update succeeds any more.
+        """
+        scaler = getattr(model.trainer.precision_plugin, "scaler", None)
+        if self.policy == "ignore" or scaler is not None or not gradients:
+            return False
+        if torch.nn.utils.get_total_norm(gradients).isfinite():
+            self.in_a_row[player] = 0
+            return False
+        self.count += 1
+        self.in_a_row[player] += 1
+        said = (
+            f"step {model.global_step}: the gradient of the {player} is not finite (its loss is {loss.item():.3g};"
+            f" training examples {self.examples(model)})"
+        )
+        folder = Path(model.trainer.default_root_dir) / "checkpoints"
+        last = folder / "last.ckpt"
+        hopeless = self.in_a_row[player] > MOST_IN_A_ROW
+        if self.policy == "stop" or hopeless or (self.policy == "rollback" and not last.exists()):
+            model.trainer.save_checkpoint(folder / "fault.ckpt")
+            raise ValueError(
+                f"{said}: stopped, with the weights before it in {folder / 'fault.ckpt'}; look at these examples, lower"
+                " the learning rates, clip (--model.d_clip), or go on with --model.on_nonfinite skip or rollback"
+            )
+        if self.policy == "rollback":
+            roll_back(model, last)
+        done = "update left out" if self.policy == "skip" else f"back to {last}, with half the learning rates"
+        rank_zero_warn(f"{said}: {done}; fault number {self.count}")
+        return True
+
+    def examples(self, model: LightningModule) -> str:
+        sampler = getattr(model.trainer.train_dataloader, "sampler", None)
+        if not hasattr(sampler, "indices"):
+            return "unknown"
+        indices = sampler.indices(model.global_step)
+        return ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+
+
+def roll_back(model: LightningModule, path: Path) -> None:
+    """Takes weights and optimizers from a checkpoint, not its place in the data, and halves the learning rates."""
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(checkpoint["state_dict"])
+    for optimizer, state in zip(model.trainer.optimizers, checkpoint["optimizer_states"], strict=True):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(state)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate / 2
+    for scheduler in model.schedulers():
+        scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]

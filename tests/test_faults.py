@@ -1,0 +1,124 @@
+"""Gradients that are not finite."""
+
+from functools import partial
+
+import pytest
+import torch
+from conftest import Squares, fit, make_gan
+
+from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from src.data.images import StepSampler
+from src.losses import NonSaturating
+
+
+class BrokenAt(NonSaturating):
+    """NaN for one player in some of its updates."""
+
+    def __init__(self, player: str, updates: set[int]):
+        self.player, self.updates, self.calls = player, updates, {"generator": 0, "discriminator": 0}
+
+    def broken(self, player, value):
+        self.calls[player] += 1
+        return value * float("nan") if player == self.player and self.calls[player] - 1 in self.updates else value
+
+    def generator(self, real_logits, fake_logits):
+        return self.broken("generator", super().generator(real_logits, fake_logits))
+
+    def discriminator(self, real_logits, fake_logits):
+        return self.broken("discriminator", super().discriminator(real_logits, fake_logits))
+
+
+def train(folder, policy, player, updates, **options):
+    gan = make_gan(loss=BrokenAt(player, updates), on_nonfinite=policy, **options)
+    callbacks = [LastCheckpoint(every_n_steps=2)]
+    return fit(
+        folder,
+        gan,
+        Squares(),
+        max_steps=6,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=True,
+    )
+
+
+def finite(state):
+    return all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_stop_names_the_player_and_the_examples_and_saves_finite_weights(tmp_path, player):
+    with pytest.raises(ValueError, match=f"step 3: the gradient of the {player} is not finite") as said:
+        train(tmp_path, "stop", player, {3})
+    first = ", ".join(map(str, examples(3)[:8]))
+    assert f"training examples {first}" in str(said.value) and "nan" in str(said.value)
+    saved = torch.load(tmp_path / "checkpoints" / "fault.ckpt", weights_only=True)
+    assert finite(saved["state_dict"]) and saved["global_step"] == 3
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def examples(step):
+    return StepSampler(100, 8, 1, 0, 0, 1, lambda: 0).indices(step)
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.Adam, lr=0.1, fused=True)])
+def test_skip_leaves_out_one_update_and_counts_it(tmp_path, optimizer):
+    options = {"g_optimizer": optimizer, "d_optimizer": optimizer}
+    with pytest.warns(UserWarning, match="update left out; fault number 1"):
+        gan = train(tmp_path, "skip", "discriminator", {3}, **options)
+    assert finite(gan.state_dict()) and gan.faults.count == 1 and gan.trainer.global_step == 6
+    clean = train(tmp_path / "clean", "skip", "discriminator", set(), **options)
+    assert not torch.equal(clean.discriminator.hidden[0].weight, gan.discriminator.hidden[0].weight)
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["faults"] == 1
+
+
+def test_skip_changes_no_weight_of_the_player(tmp_path):
+    with pytest.warns(UserWarning, match="not finite"):
+        gan = train(tmp_path, "skip", "generator", set(range(6)))
+    assert torch.equal(gan.generator.to_pixels.weight, make_gan().generator.to_pixels.weight)
+
+
+def test_rollback_takes_the_last_checkpoint_and_halves_both_rates(tmp_path):
+    kept = {}
+
+    class Look(BrokenAt):
+        def generator(self, real_logits, fake_logits):
+            if self.calls["generator"] == 4:  # the next update after the fault in number 3
+                kept.update({k: v.clone() for k, v in gan.generator.state_dict().items()})
+            return super().generator(real_logits, fake_logits)
+
+    schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1.0)
+    gan = make_gan(loss=Look("generator", {3}), on_nonfinite="rollback", g_scheduler=schedule)
+    copies = []
+
+    class Copy(LastCheckpoint):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            super().on_train_batch_end(trainer, pl_module, *args)
+            if trainer.global_step == 2:
+                copies.append({k: v.clone() for k, v in pl_module.generator.state_dict().items()})
+
+    callbacks = [Copy(every_n_steps=2)]
+    with pytest.warns(UserWarning, match="half the learning rates"):
+        fit(
+            tmp_path,
+            gan,
+            Squares(),
+            max_steps=6,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=True,
+        )
+    assert all(torch.equal(kept[name], copies[0][name]) for name in kept)
+    assert [opt.param_groups[0]["lr"] for opt in gan.trainer.optimizers] == [0.05, 0.05]
+    assert gan.trainer.global_step == 6 and finite(gan.state_dict())
+
+
+def test_rollback_without_a_checkpoint_stops(tmp_path):
+    with pytest.raises(ValueError, match="stopped"):
+        train(tmp_path, "rollback", "generator", {0})
+
+
+def test_it_gives_up_when_no_update_succeeds(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
+    with pytest.raises(ValueError, match="step 3: .*stopped"), pytest.warns(UserWarning):
+        train(tmp_path, "skip", "generator", set(range(6)))
