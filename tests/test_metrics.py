@@ -10,6 +10,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import poly_mmd
 
 from src.data.digits import Digits
 from src.metrics import kernel, manifold
@@ -131,6 +132,17 @@ def test_agrees_with_torchmetrics_where_images_outnumber_features():
     assert frechet_distance(real, fake) == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 
+def test_agrees_with_clean_fid():
+    """With as many images of both sets, all of them one subset, its KID has no random choice either."""
+    cleanfid = pytest.importorskip("cleanfid.fid")
+    real, fake = random_features(500, 64), random_features(500, 64, seed=1, shift=0.2)
+    sets = [features.values.double().numpy() for features in (real, fake)]
+    statistics = [part for x in sets for part in (x.mean(0), np.cov(x, rowvar=False))]
+    assert frechet_distance(real, fake) == pytest.approx(cleanfid.frechet_distance(*statistics), rel=1e-9)
+    theirs = cleanfid.kernel_distance(*sets, num_subsets=1, max_subset_size=500)
+    assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([theirs], rel=1e-9)
+
+
 @pytest.mark.parametrize("num", [30, 1437])
 def test_a_set_has_no_distance_to_itself(num):
     features = digits("train").select(torch.arange(num))
@@ -187,6 +199,12 @@ def test_kid_is_its_formula(monkeypatch):
 
     expected = within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
     assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([expected], rel=1e-9)
+
+
+def test_kid_is_that_of_torchmetrics_where_one_subset_has_all_images():
+    real, fake = random_features(200, 64), random_features(200, 64, seed=1, shift=0.2)
+    theirs = poly_mmd(real.values.double(), fake.values.double()).item()
+    assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([theirs], rel=1e-9)
 
 
 def test_kid_has_no_bias():
