@@ -150,6 +150,16 @@ def test_clean_resize_is_that_of_pillow_on_floats(size):
     assert (result.min(), result.max()) == (0, 255)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (23, 40), (299, 299), (512, 400)])
+def test_clean_resize_is_that_of_clean_fid(size):
+    make_resizer = pytest.importorskip("cleanfid.resize").make_resizer
+    images = random_images(2, *size)
+    resize = make_resizer("PIL", False, "bicubic", (299, 299))
+    expected = np.stack([resize(image.permute(1, 2, 0).numpy()) for image in images])
+    result = bicubic(images.float(), 299).permute(0, 2, 3, 1)
+    torch.testing.assert_close(result, torch.from_numpy(expected), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (320, 320), (20, 50)])
 def test_inception_gives_the_features_and_logits_of_torch_fidelity(size, inception_file, reference):
     images = random_images(3, *size)

@@ -10,6 +10,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import poly_mmd
 
 from src.data.digits import Digits
 from src.metrics import kernel, manifold
@@ -131,6 +132,17 @@ def test_agrees_with_torchmetrics_where_images_outnumber_features():
     assert frechet_distance(real, fake) == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 
+def test_agrees_with_clean_fid():
+    """With as many images of both sets, all of them one subset, its KID has no random choice either."""
+    cleanfid = pytest.importorskip("cleanfid.fid")
+    real, fake = random_features(500, 64), random_features(500, 64, seed=1, shift=0.2)
+    sets = [features.values.double().numpy() for features in (real, fake)]
+    statistics = [part for x in sets for part in (x.mean(0), np.cov(x, rowvar=False))]
+    assert frechet_distance(real, fake) == pytest.approx(cleanfid.frechet_distance(*statistics), rel=1e-9)
+    theirs = cleanfid.kernel_distance(*sets, num_subsets=1, max_subset_size=500)
+    assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([theirs], rel=1e-9)
+
+
 @pytest.mark.parametrize("num", [30, 1437])
 def test_a_set_has_no_distance_to_itself(num):
     features = digits("train").select(torch.arange(num))
@@ -165,9 +177,9 @@ def test_distance_within_classes():
     own = [frechet_distance(*(f.select(f.labels == c) for f in (real, fake))) for c in range(10)]
     assert values == pytest.approx([np.mean(own), *own])
     assert metric.names[0] == "frechet-in-class-digits-9895c19c" and len(metric.names) == 11
-    with pytest.raises(ValueError, match="class 7 has .* and 1 generated"):
+    with pytest.raises(ValueError, match="at least 2 generated images of class 7, and there are 1"):
         metric.values(real, fake.select((fake.labels != 7) | (torch.arange(360) == (fake.labels == 7).nonzero()[0])))
-    with pytest.raises(ValueError, match="class-conditional"):
+    with pytest.raises(ValueError, match="generated images have no labels.*class-conditional"):
         metric.values(real, Features(fake.values))
 
 
@@ -187,6 +199,12 @@ def test_kid_is_its_formula(monkeypatch):
 
     expected = within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
     assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([expected], rel=1e-9)
+
+
+def test_kid_is_that_of_torchmetrics_where_one_subset_has_all_images():
+    real, fake = random_features(200, 64), random_features(200, 64, seed=1, shift=0.2)
+    theirs = poly_mmd(real.values.double(), fake.values.double()).item()
+    assert KernelDistance(Classifier()).values(real, fake) == pytest.approx([theirs], rel=1e-9)
 
 
 def test_kid_has_no_bias():
@@ -241,7 +259,7 @@ def test_neighbours_of_equal_and_of_distant_sets():
     assert PrecisionRecall(Classifier()).values(real, real) == [1.0, 1.0]
     twice = Features(real.values.repeat(5, 1))  # duplicates: balls of no radius, whose border counts
     assert PrecisionRecall(Classifier()).values(twice, twice) == [1.0, 1.0]
-    with pytest.raises(ValueError, match="more images than 3"):
+    with pytest.raises(ValueError, match="at least 4 real images"):
         with_extractor(PrecisionRecall(Classifier())).values(real.select(torch.arange(3)), real)
 
 
@@ -349,11 +367,59 @@ def test_the_error_is_the_standard_error():
     assert metric.figures(few, few, True, {})[0]["error"] is None
 
 
-def test_features_that_are_no_numbers_or_too_few_are_refused():
-    with pytest.raises(ValueError, match="1 of 3 images are not finite"):
-        Features(torch.tensor([[0.0], [float("nan")], [1.0]]))
-    with pytest.raises(ValueError, match="1 images are too few"):
-        Features(torch.zeros(1, 3))
+@pytest.mark.parametrize(
+    "metric", [FrechetDistance, KernelDistance, MeanDiscrepancy, PrecisionRecall, DensityCoverage, Memorization]
+)
+@pytest.mark.parametrize("num", [40, 250])
+def test_errors_in_one_pass_are_those_of_computing_anew(metric, num, monkeypatch):
+    monkeypatch.setattr(kernel, "ROWS", 70)
+    monkeypatch.setattr(manifold, "ROWS", 70)
+    metric = with_extractor(metric(Classifier()))
+    real, fake = random_features(300, 64), random_features(num, 64, seed=1, shift=0.1)
+    values, without = metric.jackknife(real, fake)
+    assert values == pytest.approx(metric.values(real, fake), rel=1e-10)
+    anew = [metric.values(real, fake.select(torch.arange(num) % GROUPS != group)) for group in range(GROUPS)]
+    np.testing.assert_allclose(without, anew, rtol=1e-10)
+
+
+@pytest.mark.parametrize("metric", [KernelDistance, MeanDiscrepancy, PrecisionRecall, DensityCoverage, Memorization])
+def test_figures_of_pairs_take_no_more_images_than_they_say(metric):
+    metric = with_extractor(metric(Classifier(), max_images=100))
+    real, fake = random_features(300), random_features(250, seed=1, shift=0.1)
+    few = [features.some(100) for features in (real, fake)]
+    assert [len(features) for features in few] == [100, 100] and few[0] is real.some(100)
+    bounded, of_few = metric.figures(real, fake, True, {}), metric.figures(*few, True, {})
+    for a, b in zip(bounded, of_few, strict=True):
+        assert (a["value"], a["error"]) == (b["value"], b["error"]) and a["protocol"]["max_images"] == 100
+
+
+def broken(count=50, bad=()):
+    features = random_features(count, 64, labels=torch.arange(count) % 2)
+    features.values[list(bad)] = float("nan")
+    return features
+
+
+ONE_OF_CLASS_1 = broken(50).select((torch.arange(50) % 2 == 0) | (torch.arange(50) == 1))
+
+
+@pytest.mark.parametrize(
+    "metric, real, fake, message",
+    [
+        (FrechetDistance, broken(bad=[3]), broken(), "digits of 1 of 50 real images are not finite"),
+        (KernelDistance, broken(), broken(bad=[3, 4]), "digits of 2 of 50 generated images are not finite"),
+        (FrechetDistance, broken(1), broken(), "digits takes at least 2 real images, and there are 1: add"),
+        (InceptionScore, broken(), broken(1), "digits takes at least 2 generated images, .* 1: raise --model.test_im"),
+        (PrecisionRecall, broken(), broken(3), "digits takes at least 4 generated images, and there are 3: raise"),
+        (DensityCoverage, broken(5), broken(), "digits takes at least 6 real images, and there are 5: add some"),
+        (ClassFrechetDistance, ONE_OF_CLASS_1, broken(), "digits takes at least 2 real images of class 1, .* 1: add"),
+        (ClassFrechetDistance, broken(), ONE_OF_CLASS_1, "digits takes at least 2 generated images of class 1, .* 1"),
+        (ClassFrechetDistance, random_features(50, 64), broken(), "real images have no labels"),
+    ],
+)
+def test_what_gives_no_figure_is_refused_in_one_line_that_names_it(metric, real, fake, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        with_extractor(metric(Classifier())).figures(real, fake, True, {})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_metric_is_no_module_and_can_be_copied():

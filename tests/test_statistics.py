@@ -1,14 +1,19 @@
 """Features of real images are computed once, and never taken from a file that cannot be trusted."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import ReduceOp
 
 from src.data.digits import Digits
+from src.metrics import statistics
 from src.metrics.features import Classifier
-from src.metrics.statistics import Collector, real_features
+from src.metrics.fid import FrechetDistance
+from src.metrics.kernel import KernelDistance
+from src.metrics.statistics import GROUPS, Collector, Features, real_features
 
 
 class Counting(Classifier):
@@ -105,3 +110,137 @@ def test_collected_features_come_in_the_order_of_the_images():
     assert torch.equal(features.labels, torch.arange(len(images)) * 2)
     with pytest.raises(ValueError, match="no image was generated"):
         Collector(Classifier()).gather()
+
+
+class Threads:
+    """Stands for `torch.distributed`: threads that call `all_reduce` together."""
+
+    ReduceOp = ReduceOp
+
+    def __init__(self, number):
+        self.barrier, self.given, self.local = threading.Barrier(number, timeout=60), [None] * number, threading.local()
+
+    def is_available(self):
+        return True
+
+    is_initialized = is_available
+
+    def all_reduce(self, tensor, operation):
+        self.given[self.local.rank] = tensor.clone()
+        self.barrier.wait()
+        result = torch.stack(self.given)
+        self.barrier.wait()
+        tensor.copy_(result.sum(0) if operation == ReduceOp.SUM else result.amax(0))
+
+    def run(self, number, function):
+        """Results of function(rank) on every thread."""
+        results = [None] * number
+
+        def work(rank):
+            self.local.rank = rank
+            results[rank] = function(rank)
+
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+class Given(Classifier):
+    """Features with a mean far from zero, looked up; the image is its number."""
+
+    VALUES = torch.randn(900, 64, generator=torch.Generator().manual_seed(0)) + 10
+
+    def both(self, images):
+        values = self.VALUES[images.flatten()]
+        return values, values[:, :10]
+
+
+SHARES = {1: [range(900)], 2: [range(650), range(650, 900)], 3: [range(600, 900), range(0), range(600)]}
+
+
+def collected(shares, keep, monkeypatch):
+    """The features on each of some processes, which look at their shares in random order."""
+    threads = Threads(len(shares))
+    monkeypatch.setattr(statistics, "dist", threads)
+
+    def work(rank):
+        collector = Collector(Given(), keep)
+        for part in torch.tensor(shares[rank]).split(37):
+            indices = part[torch.randperm(len(part), generator=torch.Generator().manual_seed(rank))]
+            if len(indices):
+                collector.update(indices[:, None], indices, indices % 7)
+        return collector.gather()
+
+    return threads.run(len(shares), work)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+@pytest.mark.parametrize("keep", [100, 1000])
+def test_sums_are_of_all_images_and_a_choice_of_them_is_kept(num_processes, keep, monkeypatch):
+    """Whatever the number of processes, one of them without an image."""
+    every = Features(Given.VALUES)
+    first = None
+    for features in collected(SHARES[num_processes], keep, monkeypatch):
+        assert (features.count, len(features)) == (900, min(keep, 900))
+        torch.testing.assert_close(features.mean, every.mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(features.covariance, every.covariance, rtol=1e-10, atol=1e-12)
+        for group in range(GROUPS):
+            fewer = every.select(torch.arange(900) % GROUPS != group)
+            others = features.without(group)
+            assert others.count == 810
+            torch.testing.assert_close(others.mean, fewer.mean, rtol=1e-12, atol=0)
+            torch.testing.assert_close(others.covariance, fewer.covariance, rtol=1e-10, atol=1e-12)
+        kept = features.indices
+        assert torch.equal(features.values, Given.VALUES[kept]) and torch.equal(features.labels, kept % 7)
+        assert torch.equal(features.logits, features.values[:, :10]) and torch.equal(kept, kept.unique())
+        first = kept if first is None else first
+        assert torch.equal(kept, first)
+    assert torch.equal(first, collected(SHARES[1], keep, monkeypatch)[0].indices)
+
+
+def test_the_distance_is_of_all_images_and_other_figures_say_that_they_are_not(monkeypatch):
+    every, (features,) = Features(Given.VALUES), collected(SHARES[1], 100, monkeypatch)
+    real = Features(torch.randn(300, 64, generator=torch.Generator().manual_seed(1)) + 10)
+    for metric in (FrechetDistance(Classifier()), KernelDistance(Classifier())):
+        metric.setup("cpu")
+        (figure,), (expected,) = metric.figures(real, features, True, {}), metric.figures(real, every, True, {})
+        facts = figure["protocol"]
+        assert facts["num_fake"] == 900
+        if isinstance(metric, FrechetDistance):
+            assert (figure["value"], figure["error"]) == pytest.approx((expected["value"], expected["error"]), rel=1e-9)
+            assert facts == expected["protocol"]
+        else:
+            assert (facts["drawn_real"], facts["drawn_fake"]) == (300, 100)
+
+
+def test_the_choice_is_spread_over_all_images():
+    kept = Collector(Classifier(), 5000).chosen(torch.arange(100_000))
+    for period in (2, 10, 377):  # classes that come in turns, or one after the other
+        assert (kept % period).bincount(minlength=period).float().std() < 3 * (5000 / period) ** 0.5
+    assert (kept // 10_000).bincount().float().std() < 3 * 500**0.5
+
+
+def test_a_file_holds_no_more_than_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "Collector", partial(Collector, keep=60))
+    extractor = Counting()
+    first = extract(tmp_path, extractor, count=1000)
+    second = extract(tmp_path, extractor, count=1000)
+    assert extractor.seen == 1000 and (first.count, len(first)) == (1000, 60) == (second.count, len(second))
+    assert equal(first, second) and torch.equal(first.indices, second.indices) and torch.equal(first.mean, second.mean)
+    torch.testing.assert_close(first.covariance, second.covariance)
+    whole = Features(Classifier()(torch.from_numpy(Digits().load("train")[0][:1000])))
+    torch.testing.assert_close(second.covariance, whole.covariance, rtol=1e-9, atol=1e-12)
+
+
+def test_features_that_give_no_figure_are_not_kept(tmp_path):
+    class Diverged(Classifier):
+        def both(self, images):
+            values, logits = super().both(images)
+            return values * float("nan"), logits
+
+    assert extract(tmp_path, Diverged()).count == 120
+    assert extract(tmp_path, Classifier(), count=1).count == 1
+    assert list(tmp_path.iterdir()) == []

@@ -108,18 +108,18 @@ class NearestImages(Callback):
         metric = pl_module.first_metric
         if not metric:
             return
-        real, (fake, *_) = pl_module.real(metric, "train"), pl_module.fakes.values()
-        numbers = torch.arange(min(self.num_samples, len(fake)))
-        distances = torch.cdist(fake.values[numbers].double(), real.values.double())
-        nearest = distances.topk(min(self.num_nearest, len(real)), largest=False).indices
+        real, numbers = pl_module.real(metric, "train"), torch.arange(self.num_samples)
         condition = move_to(trainer.datamodule.conditions(numbers), pl_module.device)
         samples, _, _ = pl_module.generator.as_images(
             to_uint8(pl_module.sample(numbers, condition)), numbers, condition
         )
+        samples = samples[: self.num_samples]
+        distances = torch.cdist(metric.extractor(samples).cpu().double(), real.values.double())
+        nearest = real.indices[distances.topk(min(self.num_nearest, len(real)), largest=False).indices]
         images = trainer.datamodule.split("train")[0]
         rows = [
             torch.cat([s[None], torch.from_numpy(images[n.numpy()])])
-            for s, n in zip(samples.cpu(), nearest, strict=False)
+            for s, n in zip(samples.cpu(), nearest, strict=True)
         ]
         path = Path(trainer.default_root_dir) / "nearest.png"
         path.parent.mkdir(parents=True, exist_ok=True)

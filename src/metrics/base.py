@@ -1,15 +1,15 @@
 """What every figure of merit offers to the evaluation."""
 
 import math
-from contextlib import suppress
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from src.metrics.features import Extractor, Inception
-from src.metrics.statistics import Features
+from src.metrics.statistics import GROUPS, Features
 
-GROUPS = 10  # of the jackknife
+REMEDIES = {"real": "add some", "generated": "raise --model.test_images and --model.val_images, or generate more"}
 
 
 class Score:
@@ -57,6 +57,8 @@ class Metric(Score):
         split: real images to compare with. The literature compares with the training images.
     """
 
+    of_sums: bool = False  # of mean and covariance, so that no features of single images are needed
+
     def __init__(self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train"):
         self.extractor = extractor
         self.split = split
@@ -95,9 +97,26 @@ class Metric(Score):
         """The figures, in the order of `figure_names`: a pure function."""
         raise NotImplementedError
 
+    def jackknife(self, real: Features, fake: Features) -> tuple[list[float], list[list[float]] | None]:
+        """The figures, and those without each group of the generated images; None if too few images would be left."""
+        values = self.values(real, fake)
+        try:
+            return values, [self.values(real, fake.without(group)) for group in range(GROUPS)]
+        except ValueError:
+            return values, None
+
     def options(self) -> dict[str, Any]:
         """What else the figures depend on."""
         return {}
+
+    def require(self, least: int, num_real: int, num_fake: int, of: str = "") -> None:
+        """Refuses fewer images than a figure takes."""
+        for kind, number in (("real", num_real), ("generated", num_fake)):
+            if number < least:
+                raise ValueError(
+                    f"{self.name} on features of {self.extractor.name} takes at least {least} {kind} images{of},"
+                    f" and there are {number}: {REMEDIES[kind]}"
+                )
 
     def figures(self, real: Features, fake: Features, errors: bool, protocol: dict[str, Any]) -> list[dict[str, Any]]:
         """Each figure with its standard error and how it came about.
@@ -108,30 +127,90 @@ class Metric(Score):
         Args:
             real: features of the real images.
             fake: features of the generated images.
-            errors: whether to estimate errors, at ten times the cost.
+            errors: whether to estimate errors.
             protocol: what the caller knows: seed, step, ...
 
         Returns:
             Dictionaries with name, value, error (or None) and protocol.
+
+        Raises:
+            ValueError: fewer than two images, or features that are not finite.
         """
-        values = self.values(real, fake)
+        self.require(2, real.count, fake.count)
+        for kind, features in (("real", real), ("generated", fake)):
+            if not features.mean.isfinite().all():
+                bad = int((~features.values.isfinite()).any(1).sum())
+                raise ValueError(
+                    f"{self.name}: features of {self.extractor.name} of {bad or 'some'} of {features.count} {kind}"
+                    " images are not finite: the images, or the weights of the extractor, are damaged"
+                )
+        errors = errors and len(fake) >= 2 * GROUPS
+        values, without = self.jackknife(real, fake) if errors else (self.values(real, fake), None)
         deviations: list[float | None] = [None] * len(values)
-        if errors and len(fake) >= 2 * GROUPS:
-            groups = torch.arange(len(fake)) % GROUPS
-            with suppress(ValueError):  # without a group too few may be left, of a class for instance: then no error
-                without = torch.tensor([self.values(real, fake.select(groups != g)) for g in range(GROUPS)])
-                spread = (without - without.mean(0)).square().sum(0)
-                deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
+        if without is not None:
+            table = torch.tensor(without, dtype=torch.float64)
+            spread = (table - table.mean(0)).square().sum(0)
+            deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
         facts = {
-            "num_real": len(real),
-            "num_fake": len(fake),
+            "num_real": real.count,
+            "num_fake": fake.count,
             "split": self.split,
             "extractor": self.extractor.describe(),
         }
+        if not self.of_sums and (len(real), len(fake)) != (real.count, fake.count):
+            facts |= {"drawn_real": len(real), "drawn_fake": len(fake)}
         return [
             {"name": name, "value": value, "error": error, "protocol": facts | self.options() | protocol}
             for name, value, error in zip(self.names, values, deviations, strict=True)
         ]
+
+
+EVERY = torch.ones(1, GROUPS).double()  # groups of generated images: a row for all of them,
+WITHOUT = torch.cat([EVERY, 1 - torch.eye(GROUPS).double()])  # and ten more, each without one
+
+
+class PairMetric(Metric):
+    """Figures of pairs of images: of at most `max_images` of a set, their errors at the cost of one pass.
+
+    A subclass implements `table` in place of `values`.
+
+    Args:
+        extractor: what computes the features; see `Metric`.
+        split: real images to compare with.
+        max_images: of each set; drawn at random, always the same ones.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor | None = None,
+        split: Literal["train", "test"] = "train",
+        max_images: int = 10000,
+    ):
+        super().__init__(extractor, split)
+        self.max_images = max_images
+
+    def options(self) -> dict[str, Any]:
+        return {"max_images": self.max_images}
+
+    def table(self, real: Features, fake: Features, included: Tensor) -> Tensor:
+        """The figures [S, F] of S unions of groups of the generated images.
+
+        Args:
+            real: at most `max_images`.
+            fake: at most `max_images`.
+            included: float64 [S, GROUPS], 1 where a union has the group, else 0.
+        """
+        raise NotImplementedError
+
+    def values(self, real: Features, fake: Features) -> list[float]:
+        return self.table(real.some(self.max_images), fake.some(self.max_images), EVERY)[0].tolist()
+
+    def jackknife(self, real: Features, fake: Features) -> tuple[list[float], list[list[float]] | None]:
+        try:
+            values, *without = self.table(real.some(self.max_images), fake.some(self.max_images), WITHOUT).tolist()
+        except ValueError:
+            return self.values(real, fake), None
+        return values, without
 
 
 def key_of(metric: Metric) -> str:

@@ -23,6 +23,7 @@ class FrechetDistance(Metric):
         split: real images to compare with. The literature compares with the training images.
     """
 
+    of_sums = True
     warned = False
 
     @property
@@ -33,10 +34,10 @@ class FrechetDistance(Metric):
         return [frechet_distance(real, fake)]
 
     def figures(self, real: Features, fake: Features, errors: bool, protocol: dict[str, Any]) -> list[dict[str, Any]]:
-        if min(len(real), len(fake)) <= real.values.shape[1] and not self.warned:
+        if min(real.count, fake.count) <= real.values.shape[1] and not self.warned:
             self.warned = True
             rank_zero_warn(
-                f"{self.name}: {len(real)} real and {len(fake)} generated images for {real.values.shape[1]} features:"
+                f"{self.name}: {real.count} real and {fake.count} generated images for {real.values.shape[1]} features:"
                 " the value is biased upwards; use more images than features, or compare at this number only"
             )
         return super().figures(real, fake, errors, protocol)
@@ -97,15 +98,15 @@ class ClassFrechetDistance(Metric):
 
     def values(self, real: Features, fake: Features) -> list[float]:
         if real.labels is None or fake.labels is None:
-            raise ValueError(f"{self.name} needs a class-conditional generator and labelled images")
+            kind = "real" if real.labels is None else "generated"
+            raise ValueError(
+                f"{self.name}: the {kind} images have no labels; it needs a class-conditional generator and labelled"
+                " images"
+            )
         distances = []
         for label in range(int(real.labels.max()) + 1):
             mine = [features.labels == label for features in (real, fake)]
-            if min(which.sum() for which in mine) < 2:
-                raise ValueError(
-                    f"{self.name}: class {label} has {mine[0].sum()} real and {mine[1].sum()} generated images;"
-                    " 2 are needed, so raise --model.test_images and --model.val_images"
-                )
+            self.require(2, *(int(which.sum()) for which in mine), f" of class {label}")
             distances.append(frechet_distance(real.select(mine[0]), fake.select(mine[1])))
         self.num_classes = len(distances) if self.classes else 0
         return [sum(distances) / len(distances), *distances[: self.num_classes]]
@@ -124,7 +125,7 @@ def frechet_distance(real: Features, fake: Features) -> float:
     Returns:
         The distance, at least 0.
     """
-    if len(fake) <= fake.values.shape[1]:
+    if fake.count <= fake.values.shape[1] and fake.rest is None:
         other = (fake.values.double() - fake.mean).T / (len(fake) - 1) ** 0.5
         trace = other.square().sum()
     else:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.metrics.base import Metric
+from src.metrics.base import PairMetric
 from src.metrics.features import Extractor
 from src.metrics.statistics import Features
 
 ROWS = 500  # of a matrix of distances held at once
 
 
-class PrecisionRecall(Metric):
+class PrecisionRecall(PairMetric):
     """Share of generated images near real ones, and of real images near generated ones (arXiv:1904.06991).
 
     Near: within the ball around an image that reaches to its k-th neighbour of its own set, border included.
@@ -35,45 +35,34 @@ class PrecisionRecall(Metric):
         k: int = 3,
         max_images: int = 10000,
     ):
-        super().__init__(extractor, split)
+        super().__init__(extractor, split, max_images)
         if k < 1:
             raise ValueError(f"{type(self).__name__} k must be at least 1, got {k}")
-        self.k, self.max_images = k, max_images
+        self.k = k
 
     def options(self) -> dict[str, Any]:
-        return {"k": self.k, "max_images": self.max_images}
+        return {"k": self.k} | super().options()
 
-    def sets(self, real: Features, fake: Features) -> tuple[Tensor, Tensor]:
-        """float64 features of the images that are used.
+    def sets(self, real: Features, fake: Features, included: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """float64 features of both sets, radii of the real ones, and which generated ones a union has, float64 [S, M].
 
         Raises:
             ValueError: no more images than neighbours.
         """
-        x, y = (self.some(features) for features in (real, fake))
-        if min(len(x), len(y)) <= self.k:
-            raise ValueError(
-                f"{self.name} with k {self.k} needs more images than {len(x)} real and {len(y)} generated ones"
-            )
-        return x, y
+        members = included[:, fake.groups]
+        self.require(self.k + 1, len(real), int(members.sum(1).min()))
+        if self.k not in real.memory:  # for the next validation
+            real.memory[self.k] = radii(real.values.double(), self.k)
+        return real.values.double(), fake.values.double(), real.memory[self.k], members
 
-    def some(self, features: Features) -> Tensor:
-        """float64 features of at most `max_images` images, drawn at random: in a folder the first are of one class."""
-        values, count = features.values, len(features)
-        if count > self.max_images:
-            chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: self.max_images]
-            values = values[chosen.sort().values]
-        return values.double()
-
-    def radii(self, features: Features) -> Tensor:
-        """Those of the images that are used; kept, for the jackknife and the next validation."""
-        key = (self.k, self.max_images)
-        if key not in features.radii:
-            features.radii[key] = radii(self.some(features), self.k)
-        return features.radii[key]
-
-    def values(self, real: Features, fake: Features) -> list[float]:
-        x, y = self.sets(real, fake)
-        return [covered(y, x, self.radii(real)), covered(x, y, self.radii(fake))]
+    def table(self, real: Features, fake: Features, included: Tensor) -> Tensor:
+        x, y, radius, members = self.sets(real, fake, included)
+        limits = radii_within(y, self.k, fake.groups, included).masked_fill_(members == 0, -1)
+        near = [
+            torch.stack([(distances <= limit).any(1) for limit in limits])
+            for distances in (squared_distances(rows, y) for rows in x.split(ROWS))
+        ]
+        return torch.stack([shares(covered(y, x, radius), members), torch.cat(near, 1).double().mean(1)], 1)
 
 
 class DensityCoverage(PrecisionRecall):
@@ -99,14 +88,15 @@ class DensityCoverage(PrecisionRecall):
     ):
         super().__init__(extractor, split, k, max_images)
 
-    def values(self, real: Features, fake: Features) -> list[float]:
-        x, y = self.sets(real, fake)
-        radius, inside, nearest = self.radii(real), 0, []
-        for rows, limit in zip(x.split(ROWS), radius.split(ROWS), strict=True):
-            distances = squared_distances(rows, y)
-            inside += (distances < limit[:, None]).sum().item()
-            nearest.append(distances.amin(1) < limit)
-        return [inside / (self.k * len(y)), torch.cat(nearest).double().mean().item()]
+    def table(self, real: Features, fake: Features, included: Tensor) -> Tensor:
+        x, y, radius, members = self.sets(real, fake, included)
+        groups = functional.one_hot(fake.groups, included.shape[1]).float()
+        counts = [  # [n, GROUPS]: generated images of a group in the ball around a real one
+            (squared_distances(rows, y) < limit[:, None]).float() @ groups
+            for rows, limit in zip(x.split(ROWS), radius.split(ROWS), strict=True)
+        ]
+        counts = torch.cat(counts).double() @ included.T
+        return torch.stack([counts.sum(0) / (self.k * members.sum(1)), (counts > 0).double().mean(0)], 1)
 
 
 class Memorization(PrecisionRecall):
@@ -129,10 +119,10 @@ class Memorization(PrecisionRecall):
     ):
         super().__init__(extractor, split, 1, max_images)
 
-    def values(self, real: Features, fake: Features) -> list[float]:
-        x, y = self.sets(real, fake)
+    def table(self, real: Features, fake: Features, included: Tensor) -> Tensor:
+        x, y, radius, members = self.sets(real, fake, included)
         smallest, which = nearest(y, x)
-        return [(smallest <= self.radii(real)[which]).double().mean().item()]
+        return shares(smallest <= radius[which], members)[:, None]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -150,19 +140,40 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def radii(x: Tensor, k: int) -> Tensor:
     """Squared distance [N] of each of x [N, d] to its k-th nearest neighbour among the others."""
+    return radii_within(x, k, torch.zeros(len(x), dtype=torch.int64), torch.ones(1, 1))[0]
+
+
+def radii_within(x: Tensor, k: int, groups: Tensor, included: Tensor) -> Tensor:
+    """`radii` [S, N] when only some groups are there: each neighbour is among the k nearest of its group.
+
+    Args:
+        x: [N, d].
+        k: neighbours.
+        groups: int64 [N].
+        included: [S, G], not 0 where a group is there.
+    """
+    groups_of = [(groups == group).nonzero()[:, 0] for group in range(included.shape[1])]
     result = []
     for start in range(0, len(x), ROWS):
         distances = squared_distances(x[start : start + ROWS], x)
         rows = torch.arange(len(distances))
         distances[rows, start + rows] = torch.inf  # not itself; a duplicate counts
-        result.append(distances.topk(k, 1, largest=False).values[:, -1])
-    return torch.cat(result)
+        near = [distances[:, g].topk(min(k, len(g)), 1, largest=False).values for g in groups_of]
+        owner = torch.cat([torch.full((n.shape[1],), g) for g, n in enumerate(near)])
+        near = torch.cat(near, 1)
+        kth = [near[:, there[owner] > 0].topk(k, 1, largest=False).values[:, -1] for there in included]
+        result.append(torch.stack(kth))
+    return torch.cat(result, 1)
 
 
-def covered(points: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """Share of `points` that lie in a ball around some centre."""
-    inside = [(squared_distances(rows, centres) <= radius).any(1) for rows in points.split(ROWS)]
-    return torch.cat(inside).double().mean().item()
+def shares(which: Tensor, members: Tensor) -> Tensor:
+    """Share [S] of the members [S, N] that `which` [N] is true of."""
+    return members @ which.double() / members.sum(1)
+
+
+def covered(points: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
+    """Which of `points` lie in a ball around some centre, bool [N]."""
+    return torch.cat([(squared_distances(rows, centres) <= radius).any(1) for rows in points.split(ROWS)])
 
 
 def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

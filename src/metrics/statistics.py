@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -21,52 +22,76 @@ from tqdm import tqdm
 from src.metrics.features import Extractor
 
 CHUNK = 50  # images of one chunk of a split, which belongs to process chunk mod world size
-SCHEMA = 1  # raise it when the file would hold other numbers
+GROUPS = 10  # of the jackknife: image i is in group i mod 10
+KEEP = 50_000  # images whose own features are held; of the others only sums are
+PARTS = ("values", "logits", "labels", "indices", "rest")  # of `Features`, in a file
+SCHEMA = 2  # raise it when the file would hold other numbers
 
 
 class Features:
     """Features of a set of images, in the order of the images, on the CPU.
 
     Args:
-        values: float32 [N, d].
-        logits: float32 [N, K] of the extractor's own classes, or None.
-        labels: int64 [N], or None.
-        factor: float64 [d, r], if it is known already; see the property.
-
-    Raises:
-        ValueError: fewer than two images, or features that are not finite.
+        values: float32 [n, d].
+        logits: float32 [n, K] of the extractor's own classes, or None.
+        labels: int64 [n], or None.
+        indices: int64 [n], the numbers of the images, ascending; 0, 1, 2, ... by default.
+        rest: float64 [GROUPS, d + 1, d + 1], `sums` of the other images of the set, whose own features are not held.
     """
 
     def __init__(
-        self, values: Tensor, logits: Tensor | None = None, labels: Tensor | None = None, factor: Tensor | None = None
+        self,
+        values: Tensor,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        indices: Tensor | None = None,
+        rest: Tensor | None = None,
     ):
-        if len(values) < 2:
-            raise ValueError(
-                f"{len(values)} images are too few for a figure: it takes 2 real and 2 generated ones at least"
-            )
-        if not values.isfinite().all():
-            raise ValueError(
-                f"features of {(~values.isfinite()).any(1).sum()} of {len(values)} images are not finite:"
-                " the images, or the weights of the extractor, are damaged"
-            )
         self.values, self.logits, self.labels = values, logits, labels
-        if factor is not None:
-            self.factor = factor
-        self.radii: dict[tuple[int, int], Tensor] = {}  # of the balls around the images, for `src.metrics.manifold`
+        self.indices = torch.arange(len(values)) if indices is None else indices
+        self.rest = rest
+        self.whole: tuple[Features, int] | None = None  # of which this is all but a group
+        self.drawn: dict[int, Features] = {}
+        self.memory: dict[Any, Any] = {}  # what metrics found out about these images
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def count(self) -> int:
+        """Images in the mean and the covariance."""
+        return len(self) + (0 if self.rest is None else int(self.rest[:, -1, -1].sum()))
+
+    @property
+    def groups(self) -> Tensor:
+        """int64 [n], the group of each image in a jackknife."""
+        return self.indices % GROUPS
+
     @cached_property
     def mean(self) -> Tensor:
         """float64 [d]"""
-        return self.values.double().mean(0)
+        total = self.values.double().sum(0)
+        return (total if self.rest is None else total + self.rest[:, -1, :-1].sum(0)) / self.count
 
     @cached_property
+    def sums(self) -> Tensor:
+        """float64 [d + 1, d + 1], `sums` of all images, about `centre`."""
+        if self.whole is not None:
+            whole, group = self.whole
+            mine = sums(whole.values[whole.groups == group], whole.centre)
+            return whole.sums - mine - (0 if whole.rest is None else whole.rest[group])
+        return sums(self.values, self.centre) + (0 if self.rest is None else self.rest.sum(0))
+
+    @property
+    def centre(self) -> Tensor | float:
+        """The mean, for precision, unless the sums have begun before it was known."""
+        return self.mean if self.rest is None else 0.0
+
+    @property
     def covariance(self) -> Tensor:
         """float64 [d, d], unbiased"""
-        centred = self.values.double() - self.mean
-        return centred.T @ centred / (len(self) - 1)
+        total = self.sums[-1, :-1]
+        return torch.addr(self.sums[:-1, :-1], total, total, alpha=-1 / self.count) / (self.count - 1)
 
     @cached_property
     def factor(self) -> Tensor:
@@ -74,12 +99,36 @@ class Features:
         return factor_of(self.covariance)
 
     def select(self, which: Tensor) -> "Features":
-        """Some of the images.
+        """Some of the images whose features are held.
 
         Args:
-            which: bool [N], or their positions int64.
+            which: bool [n], or their positions int64.
         """
-        return Features(*(None if part is None else part[which] for part in (self.values, self.logits, self.labels)))
+        parts = (self.values, self.logits, self.labels, self.indices)
+        return Features(*(None if part is None else part[which] for part in parts))
+
+    def without(self, group: int) -> "Features":
+        """All images but those of a group."""
+        others = self.select(self.groups != group)
+        if self.rest is not None:
+            others.rest = self.rest * (torch.arange(GROUPS) != group)[:, None, None]
+        others.whole = (self, group)
+        return others
+
+    def some(self, number: int) -> "Features":
+        """At most so many of the images, drawn at random: in a folder the first are of one class."""
+        if len(self) <= number:
+            return self
+        if number not in self.drawn:
+            chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:number]
+            self.drawn[number] = self.select(chosen.sort().values)
+        return self.drawn[number]
+
+
+def sums(values: Tensor, centre: Tensor | float = 0.0) -> Tensor:
+    """X'X in float64 of values [N, d] less a centre, and a column of ones: products, sums and N in what adds up."""
+    x = torch.cat([values.double() - centre, torch.ones(len(values), 1).double()], 1)
+    return x.T @ x
 
 
 def factor_of(covariance: Tensor) -> Tensor:
@@ -97,13 +146,19 @@ def factor_of(covariance: Tensor) -> Tensor:
 class Collector:
     """Gathers the features that each process computes for its own share of the images.
 
+    Beyond `keep` images only a random choice of them keeps its features, always the same one; the others go into sums.
+
     Args:
         extractor: of the features.
+        keep: images whose own features are held.
     """
 
-    def __init__(self, extractor: Extractor):
-        self.extractor = extractor
-        self.parts: list[tuple[Tensor, ...]] = []
+    def __init__(self, extractor: Extractor, keep: int = KEEP):
+        self.extractor, self.keep = extractor, keep
+        self.parts: list[tuple[Tensor, ...]] = []  # indices [b], values [b, d], logits [b, K or 0], labels [b, 1 or 0]
+        self.rest: Tensor | None = None
+        self.seen = 0
+        self.end = 0  # beyond the largest index
 
     def update(self, images: Tensor, indices: Tensor, labels: Tensor | None = None) -> None:
         """Computes the features of some images.
@@ -114,21 +169,62 @@ class Collector:
             labels: int64 [B], or None.
         """
         values, logits = self.extractor.both(images)
-        part = (indices, values, logits, labels)
-        self.parts.append(tuple(torch.empty(0) if tensor is None else tensor.detach().cpu().clone() for tensor in part))
+        logits = values[:, :0] if logits is None else logits
+        labels = indices[:, None][:, :0] if labels is None else labels[:, None]
+        self.parts.append(tuple(part.detach().cpu().clone() for part in (indices, values, logits, labels)))
+        self.seen += len(indices)
+        self.end = max(self.end, int(indices.max()) + 1)
+        if sum(len(part[0]) for part in self.parts) > self.keep * 5 // 4:
+            self.release(self.chosen(torch.cat([part[0] for part in self.parts])))
+
+    def chosen(self, indices: Tensor) -> Tensor:
+        """Which images are kept, ascending: what is left out of some of them is left out of more of them too."""
+        rank = torch.from_numpy(np.random.RandomState(0).random_sample(int(indices.max()) + 1))
+        return indices[rank[indices].argsort()[: self.keep]].sort().values
+
+    def release(self, kept: Tensor) -> None:
+        """Adds the images that are not kept to the sums and lets go of their features."""
+        columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
+        stay = torch.isin(columns[0], kept)
+        for group in (columns[0][~stay] % GROUPS).unique().tolist():
+            more = sums(columns[1][~stay & (columns[0] % GROUPS == group)])
+            if self.rest is None:
+                self.rest = more.new_zeros(GROUPS, *more.shape)
+            self.rest[group] += more
+        self.parts = [tuple(column[stay] for column in columns)]
 
     def gather(self) -> Features:
         """The same features on every process, in the order of the indices; every process must call it."""
-        parts = self.parts
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            everyone: list = [None] * dist.get_world_size()
-            dist.all_gather_object(everyone, parts)
-            parts = [part for share in everyone for part in share]
-        if not parts:
+        widths = [part.shape[1] for part in self.parts[0][1:]] if self.parts else [0, 0, 0]
+        end, *widths = self.reduce(torch.tensor([self.end, *widths]), largest=True).tolist()
+        if end == 0:
             raise ValueError("no image was generated: raise --model.val_images or --model.test_images")
-        indices, values, logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-        order = indices.argsort()
-        return Features(*(part[order] if len(part) else None for part in (values, logits, labels)))
+        held = torch.zeros(end, dtype=torch.int64)
+        for part in self.parts:
+            held[part[0]] = 1
+        kept = self.chosen(self.reduce(held).nonzero()[:, 0])
+        if self.parts:
+            self.release(kept)
+        columns = []
+        for number, dtype in enumerate((torch.float32, torch.float32, torch.int64)):
+            column = torch.zeros(len(kept), widths[number], dtype=dtype)
+            for part in self.parts:  # each image is of one process: the sum puts all into their places
+                column[torch.searchsorted(kept, part[0])] = part[1 + number]
+            columns.append(self.reduce(column) if widths[number] else None)
+        rest = None
+        if self.reduce(torch.tensor(self.seen)) > len(kept):
+            size = widths[0] + 1
+            rest = self.reduce(torch.zeros(GROUPS, size, size).double() if self.rest is None else self.rest)
+        values, logits, labels = columns
+        return Features(values, logits, None if labels is None else labels[:, 0], kept, rest)
+
+    def reduce(self, mine: Tensor, largest: bool = False) -> Tensor:
+        """The sum over all processes, or the largest."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return mine
+        everyones = mine.to(self.extractor.device, copy=True)
+        dist.all_reduce(everyones, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
+        return everyones.cpu()
 
 
 def real_features(
@@ -180,14 +276,14 @@ def real_features(
             collector.update(images, indices, None if labels is None else torch.from_numpy(labels)[indices])
             bar.update(len(images) * world_size)
     features = collector.gather()
-    if rank == 0:
+    if rank == 0 and features.count > 1 and features.mean.isfinite().all():  # others are refused by `Metric.figures`
         write(path, text, features)
     return features
 
 
 def write(path: Path, key: str, features: Features) -> None:
     """Replaces the file in one step, so that processes that write at once leave the file of one of them."""
-    parts = {name: getattr(features, name) for name in ("values", "logits", "labels", "factor")}
+    parts = {name: getattr(features, name) for name in (*PARTS, "mean", "factor")}
     temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +307,8 @@ def read(path: Path, key: str) -> Features | None:
         parts = load_file(path)
         if facts["digest"] != digest(parts):
             raise ValueError("other numbers than were written")
-        features = Features(*(parts.get(name) for name in ("values", "logits", "labels", "factor")))
+        features = Features(*(parts.get(name) for name in PARTS))
+        features.mean, features.factor = parts["mean"], parts["factor"]
     except Exception as error:
         rank_zero_warn(f"{path} is damaged ({type(error).__name__}) and is made anew")
         return None
