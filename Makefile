@@ -4,9 +4,11 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 RUN    ?= runs/digits
+SECONDS ?= 300
+SEED    ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-gpu lint format bench digits-classifier clean
+.PHONY: help setup train test test-slow test-gpu lint format fuzz bench digits-classifier clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ lint: setup  ## check style and obvious faults
 format: setup  ## rewrite the files in the project's style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+fuzz: setup  ## mutated images and configurations, for SECONDS=300 each from SEED=0
+	PYTHONPATH=. $(PY) tests/fuzz.py images $(SECONDS) $(SEED)
+	PYTHONPATH=. $(PY) tests/fuzz.py options $(SECONDS) $(SEED)
 
 bench: setup  ## measure the training step, the trace and the extractor against what they replace
 	PYTHONPATH=. $(PY) tests/benchmarks/step.py

@@ -3,16 +3,20 @@
 import argparse
 import json
 import logging
+import math
 import os
 import re
 import sys
+import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -37,13 +41,19 @@ from src.score import run as run_scores
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 EVALUATIONS = ("validate", "test", "predict")
 FACTS = ("image_size", "channels", "num_classes")
+HELD = {"config": str, "facts": dict, "state_dict": dict, "global_step": int}  # by every checkpoint
+OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does nothing, what to take instead
+    ("accumulate_grad_batches", 1, "--model.accumulate"),
+    ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
+    ("overfit_batches", 0, "a small data set"),
+)
 
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one line, without the usage in front of it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fail(message, code=2)
+        fail(message, " (`--help` lists the options, configs/ holds examples)", code=2)
 
 
 class Trainer(pl.Trainer):
@@ -97,6 +107,7 @@ class Trainer(pl.Trainer):
         model.seed = seed
         columns = min(len(datamodule.classes) or datamodule.num_classes, 10) or None
         output = output or str(Path(self.default_root_dir) / "predictions")
+        check_writable(output, "--output")
         self.callbacks.append(PredictionWriter(output, columns))
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
 
@@ -125,9 +136,19 @@ class CLI(LightningCLI):
             for fact in FACTS:
                 if given.get(fact):
                     raise ValueError(f"model.{network}.{fact} follows the data: set --data.{fact} instead")
+        check_numbers(self.run.model, "model")
+        check_trainer(self.run.trainer)
         first = Path(str(self.run.config[0])).stem if self.run.get("config") else "gan"
         self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"
         self.run.trainer.default_root_dir = self.run.run_dir
+        if self.subcommand in ("fit", "test"):
+            check_writable(self.run.run_dir, "--run_dir")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (RuntimeError, TypeError, ArithmeticError, MemoryError) as error:  # of PyTorch, Lightning: -1 units, say
+            raise ValueError(f"{error}: correct the options of --model, --data or --trainer that ask for it") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         wanted = self._get(self.config_init, "trainer").get("logger")
@@ -211,12 +232,54 @@ def say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def fail(message: Any, code: int = 1) -> NoReturn:
-    line = " ".join(str(message).split())
-    # jsonargparse reports every type that an argument might have had; the first is the one that was meant.
-    line = re.sub(r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected.*", r"\1", line)
-    line = re.sub(r"(- Expected a path .*)?- Expected a dot import path string: (\S+)", r"there is no class \2", line)
-    print(f"error: {line}", file=sys.stderr, flush=True)
+def check_writable(folder: str, option: str) -> None:
+    """Refuses, before any work is done, a folder that could not be made or written into."""
+    existing = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written into ({error.strerror}): choose another {option}") from error
+
+
+def check_numbers(value: Any, name: str) -> None:
+    """Refuses NaN and infinity wherever the configuration holds them: every comparison lets NaN pass."""
+    if isinstance(value, (dict, Namespace)):
+        for key, inner in vars(value).items() if isinstance(value, Namespace) else value.items():
+            check_numbers(inner, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_numbers(inner, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: give a finite number")
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuses what Lightning does for one optimizer, and intervals that it would divide by."""
+    for name, nothing, instead in OF_ONE_OPTIMIZER:
+        if trainer.get(name) not in (None, nothing):
+            raise ValueError(f"--trainer.{name} does not go with two players: leave it out, and take {instead}")
+    for name in ("log_every_n_steps", "val_check_interval"):
+        if trainer.get(name) == 0:
+            raise ValueError(f"--trainer.{name} must be at least 1, got 0")
+
+
+def meant(match: re.Match) -> str:
+    first, *others = match[1].removeprefix("- ").split(" - ")
+    plain = first.startswith(("Expected a <", "Expected a typing.Literal"))
+    others = [other.removeprefix("Expected a ") for other in others if "NoneType" not in other and "path" not in other]
+    return ", or ".join([first, *others]) + (match[2] or "").replace(" Given value type", "; given") if plain else first
+
+
+def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
+    # jsonargparse reports every type that an argument might have had; of classes the first is the one that was meant.
+    union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
+    line = re.sub(union, meant, line)
+    line = re.sub(r"- Expected a path but .*? or invalid - | - Not a valid subclass of .*", "", line)
+    line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2: give its whole path", line)
+    line = re.sub(r"Expected a (<|typing)", r"expected \1", line).replace("typing.Literal", "one of ")
+    line = re.sub(r"<class '(.*?)'>", r"\1", line)
+    print(f"error: {line}{hint}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -227,26 +290,26 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ValueError: if there is none, if it is damaged, or if something else wrote it.
     """
     if not Path(path).is_file():
-        raise ValueError(f"there is no checkpoint {path}")
+        raise ValueError(f"there is no checkpoint {path}: name a file, runs/digits/checkpoints/last.ckpt for instance")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a readable checkpoint: truncated, or not one at all ({type(error).__name__})"
+            f"{path} is not a readable checkpoint: truncated, or not one at all ({type(error).__name__}); "
+            "name another one, best.ckpt for instance"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"config", "facts"} <= checkpoint.keys():
-        raise ValueError(f"{path} was not written by this project: it holds no configuration")
+    held = checkpoint if isinstance(checkpoint, dict) else {}
+    for name, kind in HELD.items():
+        if not isinstance(held.get(name), kind):
+            raise ValueError(f"{path} was not written by this project: it holds no {name}; name one that `fit` wrote")
     return checkpoint
 
 
 def remembered(subcommand: str, path: str) -> list[str]:
     """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins."""
     checkpoint = read_checkpoint(path)
-    config = {
-        key: value
-        for key, value in yaml.safe_load(checkpoint["config"]).items()
-        if key in ("seed_everything", "model", "data")
-    }
+    whole = parsed(checkpoint["config"], f"the configuration in {path}")
+    config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
@@ -256,19 +319,35 @@ def remembered(subcommand: str, path: str) -> list[str]:
     return ["--config", yaml.safe_dump(config)]
 
 
+def parsed(text: str | bytes, name: str) -> dict[str, Any]:
+    """A configuration from YAML text.
+
+    Raises:
+        ValueError: it is no text, no YAML, or no mapping, or holds itself.
+    """
+    try:
+        config = yaml.safe_load(text)
+        json.dumps(config, default=str, skipkeys=True)  # a mapping that holds itself would be read for ever
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not YAML: {error}; correct it there") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{name} holds no options: it takes lines such as `trainer: {{max_steps: 1000}}`")
+    return config
+
+
 def complete(args: list[str]) -> list[str]:
     """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
     if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
         return args
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.error = partial(fail, code=2)
     peek.add_argument("--ckpt_path")
     peek.add_argument("-c", "--config", action="append", default=[])
     known, _ = peek.parse_known_args(args)
     for path in known.config:
-        try:
-            yaml.safe_load(Path(path).read_text() if Path(path).is_file() else "")
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from error
+        if not Path(path).is_file():
+            raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
+        parsed(Path(path).read_bytes(), path)
     if known.ckpt_path is None and args[0] in EVALUATIONS:
         raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
     first = remembered(args[0], known.ckpt_path) if known.ckpt_path else []
@@ -294,10 +373,14 @@ def main(args: list[str] | None = None) -> CLI | None:
         if args[:1] in (["score"], ["compare"]):
             return run_scores(*args[:1], args[1:], Parser)
         return start(CLI, args)
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (ValueError, OSError, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:
             raise
-        fail(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            fail(f"{error.filename}: {error.strerror}; correct the path, its permissions, or make space on its disk")
+        if isinstance(error, torch.OutOfMemoryError):
+            fail(f"out of memory: lower --data.batch_size, or raise --model.accumulate ({error})")
+        fail(f"{error}; correct that --trainer option" if isinstance(error, MisconfigurationException) else error)
 
 
 class Loader(CLI):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,17 @@ class WandB(WandbLogger):
             folder.mkdir(parents=True, exist_ok=True)
             if self.offline:
                 os.environ["WANDB_SILENT"] = "true"
-            run = super().experiment
+            from wandb.errors import Error
+
+            try:
+                run = super().experiment
+            except (Error, ValueError) as error:  # no key or a wrong one, no answer, settings that it does not know
+                with suppress(OSError):  # a run that was refused leaves no folder behind
+                    folder.rmdir()
+                    folder.parent.rmdir()
+                raise ValueError(
+                    f"Weights & Biases: {error}; `wandb login` or WANDB_MODE=offline, or --trainer.logger false"
+                ) from error
             (folder / "run_id").write_text(str(run.id))
             if self.offline:
                 rank_zero_info(

@@ -76,8 +76,10 @@ def compare(files: list[str]) -> None:
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for file in files:
         try:
-            runs[file] = {figure["name"]: figure for figure in json.loads(Path(file).read_text())["results"]}
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            figures = json.loads(Path(file).read_bytes())["results"]
+            wanted = ("value", "error", "protocol")
+            runs[file] = {figure["name"]: {key: figure[key] for key in wanted} for figure in figures}
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file} holds no figures: name a metrics.json that `test` or `score` wrote") from error
     for name in dict.fromkeys(name for figures in runs.values() for name in figures):
         having = {file: figures[name] for file, figures in runs.items() if name in figures}

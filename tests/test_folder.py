@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fuzz import image_case
 from PIL import Image
 
 from src.data import files as files_module
@@ -445,6 +447,107 @@ def test_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.warns(UserWarning, match="DecompressionBomb"):
         assert len(pixels(tmp_path / "a", max_bad=0.5)) == 2
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.gif", {}), ("a.webp", {"lossless": True}), ("a.png", {})])
+def test_the_first_frame_of_an_animation_counts(tmp_path, name, options):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    image = one(tmp_path, name, frames[0], 3, options | {"save_all": True, "append_images": frames[1:]})
+    assert (image == [255, 0, 0]).all()
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    save(tmp_path / "a" / "x.jpg", RGB, format="PNG")
+    assert np.array_equal(pixels(tmp_path / "a")[0].transpose(1, 2, 0), RGB)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 2)])
+def test_extreme_shapes(tmp_path, shape):
+    image = np.arange(np.prod(shape), dtype=np.uint32).astype(np.uint8).reshape(shape)
+    assert np.array_equal(one(tmp_path, "a.png", image, 1), image.squeeze())
+    assert pixels(tmp_path / "one", image_size=[3, 4]).shape == (1, 1, 3, 4)
+
+
+def test_what_only_looks_like_an_image_file_is_skipped(tmp_path):
+    tree(tmp_path / "a", ["1.png", "2.png"])
+    os.mkfifo(tmp_path / "a" / "pipe.png")  # opening it would wait for ever
+    (tmp_path / "a" / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "a" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "a" / "nothing.png").write_bytes(b"")
+    (tmp_path / "a" / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.warns(UserWarning, match="5 unreadable of 7") as caught:
+        assert len(pixels(tmp_path / "a", max_bad=0.8)) == 2
+    (message,) = [str(w.message) for w in caught if "unreadable" in str(w.message)]
+    assert message.count("not a regular file") == 2 and "program.png (UnidentifiedImageError" in message
+
+
+NAMES = ["猫", "кошка", "🐈", "قطة", "a\nb", "c\x1b[31m", " ", "x" * 251, os.fsdecode(b"\xff\xfe")]
+
+
+def test_names_of_any_script_and_of_none(tmp_path):
+    tree(tmp_path / "a", [f"{label}/{name}.png" for label in NAMES for name in NAMES])
+    data = folder(tmp_path / "a")
+    data.prepare_data()
+    assert data.class_names == sorted(NAMES) and np.bincount(data.split("train")[1]).tolist() == [9] * 9
+    for label in NAMES:
+        (tmp_path / "a" / label / f"{label}.png").write_bytes(b"not an image")
+    with pytest.warns(UserWarning) as caught:
+        folder(tmp_path / "a", max_bad=0.5).prepare_data()
+    (message,) = [str(w.message) for w in caught if "9 unreadable" in str(w.message)]
+    assert message.isprintable() and "猫/猫.png" in message and r"a\nb/a\nb.png" in message
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Writes a .zip of one image under several names, and of other files."""
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).save(buffer, "png")
+
+    def pack(*names, **others):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, buffer.getvalue())
+            for name, content in others.items():
+                archive.writestr(f"{name}.png", content, zipfile.ZIP_DEFLATED)
+        return tmp_path / "a.zip"
+
+    return pack
+
+
+def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed):
+    before = {path.name for path in tmp_path.parent.iterdir()}
+    data = folder(packed("../../up.png", "/abs/1.png", "/other/2.png", "C:\\x\\3.png", "in/4.png"))
+    data.prepare_data()
+    assert data.num_images("train") == 4 and "../../up.png" not in data.names["train"]
+    assert {path.name for path in tmp_path.parent.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "cache"}
+
+
+def test_bombs_and_locks_in_a_zip(tmp_path, packed, monkeypatch):
+    root = packed("1.png", bomb=bytes(10_000_000))
+    monkeypatch.setattr(files_module, "MAX_BYTES", 1_000_000)
+    with pytest.warns(UserWarning, match="bomb.png .*10 MB unpacked, more than 1"):
+        assert len(pixels(root, max_bad=0.5)) == 1
+    encrypted = bytearray(packed("1.png").read_bytes())
+    encrypted[6] |= 1  # the flag in the file's own header, and in the directory at the end
+    encrypted[encrypted.rindex(b"PK\x01\x02") + 8] |= 1
+    root.write_bytes(encrypted)
+    assert "encrypted" in error_of(lambda: folder(root))
+    assert "no image" in error_of(lambda: folder(packed("inner.zip", "notes.txt")))
+
+
+def test_damaged_zips_are_one_line(tmp_path, packed):
+    content = packed("a/1.png", "b/2.png").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content[:-30])
+    assert "neither a folder nor a .zip" in error_of(lambda: folder(tmp_path / "a.zip"))
+    directory = content.index(b"PK\x01\x02")
+    (tmp_path / "a.zip").write_bytes(content[: directory + 4] + b"\xff" * 40 + content[directory + 44 :])
+    assert "fetch or pack it again" in error_of(lambda: folder(tmp_path / "a.zip"))
+
+
+def test_mutated_images_and_archives_are_read_skipped_or_refused(tmp_path):
+    outcomes = {image_case(random.Random(seed), tmp_path)[1] for seed in range(150)}
+    assert outcomes == {"read", "skipped", "refused"}
 
 
 def test_too_small_disk_is_noticed_before_decoding(tmp_path, monkeypatch, decodings):

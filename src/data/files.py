@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import warnings
 import zipfile
 from collections import deque
@@ -20,6 +21,8 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 CACHE_VERSION = 1  # raise it when a file would be decoded to other pixels
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow knows more: for EPS, say, it runs another program
+MAX_BYTES = 4 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # of a file in a .zip, which is unpacked in memory: 358 MB
 
 
 class ImageFiles:
@@ -39,22 +42,33 @@ class ImageFiles:
         return None if self.root.is_dir() else zipfile.ZipFile(self.root)
 
     def open(self, name: str) -> BinaryIO:
-        """Open one file for reading."""
-        return io.BytesIO(self._archive.read(name)) if self._archive else open(self.root / name, "rb")
+        """Open one file for reading.
+
+        Raises:
+            ValueError: it is a pipe or a device, or would be unpacked to more than `MAX_BYTES`.
+        """
+        if self._archive:
+            size = self._archive.getinfo(name).file_size
+            if size > MAX_BYTES:
+                raise ValueError(f"{size / 1e6:.0f} MB unpacked, more than {MAX_BYTES / 1e6:.0f}")
+            return io.BytesIO(self._archive.read(name))
+        if not stat.S_ISREG((self.root / name).stat().st_mode):  # opening a pipe would wait for a writer
+            raise ValueError("not a regular file")
+        return open(self.root / name, "rb")
 
     def fingerprint(self) -> str:
         """Digest that changes with any name, size, modification time or (in a .zip) checksum."""
         digest = hashlib.sha256()
         if self._archive:
-            stat = self.root.stat()
-            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
+            found = self.root.stat()
+            digest.update(repr((found.st_size, found.st_mtime_ns)).encode())
         for name in self.names:
             if self._archive:
                 state = (self._archive.getinfo(name).CRC,)
             else:
                 try:
-                    stat = os.stat(self.root / name)
-                    state = (stat.st_size, stat.st_mtime_ns)
+                    found = os.stat(self.root / name)
+                    state = (found.st_size, found.st_mtime_ns)
                 except OSError:  # a dangling link: decoding will count it as unreadable
                     state = ()
             digest.update(repr((name, *state)).encode())
@@ -76,7 +90,7 @@ def decode(file: BinaryIO, image_size: tuple[int, int], channels: int, resize: s
     Returns:
         uint8 (C, height, width).
     """
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
         image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
@@ -120,8 +134,14 @@ def decoded(
     key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize))
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / "build.lock"):  # two runs that start together build it once
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.parent / "build.lock").acquire()
+        except OSError as error:
+            raise OSError(
+                f"{cache_dir} cannot be written into ({error.strerror}): name another folder with --data.cache_dir"
+            ) from error
+        with lock:  # two runs that start together build it once
             if not path.exists():
                 _build(path, files, image_size, channels, resize, max_bad)
     images = np.load(path, mmap_mode="r")
@@ -215,7 +235,13 @@ def _tolerate(unreadable: dict[str, str], files: ImageFiles, max_bad: float) -> 
 
 
 def _named(unreadable: dict[str, str], files: ImageFiles) -> str:
-    named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in list(unreadable.items())[:10])
+    shown = ((_printable(name), _printable(reason)) for name, reason in list(unreadable.items())[:10])
+    named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in shown)
     more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
     share = len(unreadable) / len(files.names)
     return f"{len(unreadable)} unreadable of {len(files.names)} files ({share:.2%}) in {files.root}: {named}{more}"
+
+
+def _printable(text: str) -> str:
+    """One line: a file name may hold line breaks, control codes, and bytes that are no text."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

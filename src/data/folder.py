@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from src.data.files import ImageFiles, decoded
+from src.data.files import FORMATS, ImageFiles, decoded
 from src.data.images import ImageDataModule
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -108,12 +108,13 @@ def image_names(root: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: it does not exist.
-        ValueError: it holds no image, or is a file other than a .zip.
+        PermissionError: a folder may not be read.
+        ValueError: it holds no image, or is a file other than a whole .zip.
     """
     if root.is_dir():
         found = []
         visited = {os.path.realpath(root)}
-        for folder, subfolders, names in os.walk(root, followlinks=True):
+        for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
             real = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(subfolders)}
             subfolders.clear()
             for name, path in real.items():
@@ -123,8 +124,11 @@ def image_names(root: Path) -> list[str]:
             parent = Path(folder).relative_to(root).as_posix()
             found += names if parent == "." else [f"{parent}/{name}" for name in names]
     elif zipfile.is_zipfile(root):
-        with zipfile.ZipFile(root) as archive:
-            found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        try:
+            with zipfile.ZipFile(root) as archive:
+                found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        except Exception as error:  # zipfile raises nearly anything on a damaged one
+            raise ValueError(f"{root} is a damaged .zip ({error}): fetch or pack it again") from error
     elif root.exists():
         raise ValueError(f"{root} is neither a folder nor a .zip of images: unpack it, or name its folder")
     else:
@@ -133,6 +137,10 @@ def image_names(root: Path) -> list[str]:
     if not names:
         raise ValueError(f"no image in {root}: expected files that end in {' '.join(SUFFIXES)}")
     return names
+
+
+def _refuse(error: OSError) -> None:
+    raise PermissionError(f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it elsewhere")
 
 
 def _is_image(name: str) -> bool:
@@ -177,7 +185,7 @@ def read_headers(files: ImageFiles) -> tuple[list[tuple[int, int]], Literal[1, 3
     sizes, grey, transparent = [], [], []
     for position in positions:
         try:
-            with files.open(files.names[position]) as file, Image.open(file) as image:
+            with files.open(files.names[position]) as file, Image.open(file, formats=FORMATS) as image:
                 # Without an early eXIf chunk, Pillow would decode the whole PNG to look for a late one.
                 has_exif = image.format != "PNG" or "exif" in image.info
                 turned = has_exif and image.getexif().get(0x0112, 1) >= 5
@@ -186,8 +194,11 @@ def read_headers(files: ImageFiles) -> tuple[list[tuple[int, int]], Literal[1, 3
                 sizes.append((width, height) if turned else (height, width))
                 grey.append(image.mode[0] in "1LIF" and image.mode != "LAB")
                 transparent.append(image.has_transparency_data)
-        except Exception:  # counted, and named, when it is decoded
-            continue
+        except Exception as error:  # counted, and named, when it is decoded
+            reason = error
     if not sizes:
-        raise ValueError(f"none of {count} files in {files.root} can be read, the first being {files.names[0]}")
+        raise ValueError(
+            f"none of {count} files in {files.root} can be read, the last being {files.names[-1]} ({reason}): "
+            "name a folder or a .zip whose files open in a viewer"
+        )
     return sizes, 4 if all(transparent) else 1 if all(grey) else 3

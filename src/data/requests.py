@@ -47,7 +47,7 @@ class Requests(LightningDataModule):
     def index(self, name: str) -> int:
         if name in self.class_names:
             return self.class_names.index(name)
-        if name.isdigit() and int(name) < self.num_classes:
+        if name.isdecimal() and int(name) < self.num_classes:
             return int(name)
         names = ", ".join(self.class_names[:20]) + (", ..." if self.num_classes > 20 else "")
         raise ValueError(f"no class {name!r}: there are {self.num_classes}, 0 to {self.num_classes - 1}, named {names}")

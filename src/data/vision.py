@@ -53,14 +53,19 @@ class TorchvisionData(ImageDataModule):
     def prepare_data(self) -> None:
         """Fetch the files, if asked to."""
         if self.download:
-            for split in self.splits:
-                self.arrays(split, download=True)
+            try:
+                for split in self.splits:
+                    self.arrays(split, download=True)
+            except (OSError, RuntimeError) as error:
+                raise FileNotFoundError(
+                    f"cannot download {type(self).__name__} ({error}): fetch it by other means into {self.root}"
+                ) from error
 
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Read one split."""
         try:
             images, labels = self.arrays(split, download=False)
-        except RuntimeError as error:
+        except Exception as error:  # torchvision does not check all that it reads
             raise FileNotFoundError(
                 f"no {type(self).__name__} under {self.root}, or it is damaged: add --data.download true"
             ) from error
