@@ -373,13 +373,15 @@ def main(args: list[str] | None = None) -> CLI | None:
         if args[:1] in (["score"], ["compare"]):
             return run_scores(*args[:1], args[1:], Parser)
         return start(CLI, args)
-    except (ValueError, OSError, MisconfigurationException, torch.OutOfMemoryError) as error:
+    except (ValueError, OSError, ArithmeticError, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.strerror and error.filename:
             fail(f"{error.filename}: {error.strerror}; correct the path, its permissions, or make space on its disk")
         if isinstance(error, torch.OutOfMemoryError):
             fail(f"out of memory: lower --data.batch_size, or raise --model.accumulate ({error})")
+        if isinstance(error, ArithmeticError):
+            fail(f"{error}: a number in the options of a schedule or of the optimizer is out of range; see --debug")
         fail(f"{error}; correct that --trainer option" if isinstance(error, MisconfigurationException) else error)
 
 

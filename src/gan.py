@@ -90,10 +90,15 @@ class GAN(Evaluation):
     ):
         super().__init__()
         self.automatic_optimization = False
-        counts = {"d_steps": d_steps, "g_batch_multiple": g_batch_multiple, "accumulate": accumulate}
-        for name, count, least in [*((*item, 1) for item in counts.items()), ("d_warmup_steps", d_warmup_steps, 0)]:
-            if count < least:
-                raise ValueError(f"model.{name} must be at least {least}, got {count}")
+        least = {"d_steps": 1, "g_batch_multiple": 1, "accumulate": 1, "d_warmup_steps": 0}
+        least |= dict.fromkeys(("val_images", "test_images"), 2 if metrics else 1)
+        given = locals()
+        for name, number in least.items():
+            if given[name] < number:
+                raise ValueError(f"model.{name} must be at least {number}, got {given[name]}")
+        for name in ("g_clip", "d_clip"):
+            if given[name] is not None and given[name] <= 0:
+                raise ValueError(f"model.{name} must be above 0, got {given[name]}; null leaves the gradient as it is")
         for regularizer in regularizers or []:
             regularizer.check(discriminator)
         for regularizer in g_regularizers or []:
@@ -124,6 +129,11 @@ class GAN(Evaluation):
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:
         players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
         optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]
+        for optimizer in optimizers:
+            if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
+                raise ValueError(
+                    f"{type(optimizer).__name__} does not fit the two-player step: choose Adam, for instance"
+                )
         schedulers = [make(opt) for make, opt in zip(self.scheduler_callables, optimizers, strict=True) if make]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise ValueError(

@@ -54,6 +54,8 @@ class SampleGrid(Callback):
     """
 
     def __init__(self, every_n_steps: int = 1000, num_images: int = 100):
+        if min(every_n_steps, num_images) < 1:
+            raise ValueError(f"SampleGrid takes numbers of at least 1, got {every_n_steps} steps, {num_images} images")
         self.every_n_steps = every_n_steps
         self.num_images = num_images
 
