@@ -136,6 +136,16 @@ def test_checkpoints_are_replaced_whole(tmp_path, monkeypatch):
     assert torch.load(path, weights_only=True) == {"a": 1} and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("written", "wanted"), [(None, None), ("abc", "abc"), ("", None)])
+def test_wandb_goes_on_with_the_run_of_the_folder(written, wanted, tmp_path):
+    if written is not None:  # empty, where the process died while it wrote
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "run_id").write_text(written)
+    log = WandB()
+    log.place(str(tmp_path))
+    assert log.version == wanted
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_the_checkpoints_before_the_last_are_kept(links, tmp_path, monkeypatch):
     if not links:  # as on many file systems of the network

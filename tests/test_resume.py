@@ -51,10 +51,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(undisturbed, tmp_path):
     assert torch.load(last, weights_only=True)["global_step"] == 12
     last.write_bytes(last.read_bytes()[:-100])
     assert exit_code(tmp_path, fatal=("validation", 2, KILL)) == -KILL
-    assert (
-        log.read_text().count("is damaged") == 1
-        and f"checkpoint path at {last.parent.relative_to(tmp_path)}/last-1" in log.read_text()
-    )
+    assert log.read_text().count("last.ckpt is damaged: going on from run/checkpoints/last-1.ckpt") == 1
     assert exit_code(tmp_path) == 0
     assert soak.differences(undisturbed("everything"), tmp_path) == []
 
@@ -76,6 +73,16 @@ def test_so_do_others(name, deaths, undisturbed, tmp_path):
     assert soak.differences(undisturbed(name), tmp_path) == []
 
 
+@pytest.mark.slow
+def test_weights_and_biases_goes_on_with_the_same_run(tmp_path):
+    soak.write(tmp_path, "plain")
+    logger = ("--trainer.logger", "src.loggers.WandB")
+    assert exit_code(tmp_path, *logger, fatal=("step", 10, KILL)) == -KILL
+    assert exit_code(tmp_path, *logger) == 0
+    records = [path.stem for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")]
+    assert len(records) == 2 and len(set(records)) == 1
+
+
 # ---------------------------------------------------------------------------------------------- other batches
 
 
@@ -92,7 +99,7 @@ def test_another_batch_size_leaves_out_no_image(sizes, tmp_path, caplog, monkeyp
     assert len(read) == 5 * 2 * sizes[0] + 7 * 2 * sizes[1]
     for epoch in range(len(read) // 100):
         assert sorted(read[epoch * 100 :][:100]) == list(range(100))
-    told = f"batch_size {sizes[0]} there, {sizes[1]} here"
+    told = f"batch_size was {sizes[0]}, is {sizes[1]}"
     assert (told in caplog.text) == (sizes[0] != sizes[1])
 
 

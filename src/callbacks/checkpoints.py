@@ -82,8 +82,9 @@ def newest_whole(folder: Path) -> Path | None:
     for path in kept:
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if archive.testzip() is None:  # reads all of it and compares the checksums
+                if path != kept[0]:
+                    rank_zero_info(f"{kept[0]} is damaged: going on from {path}, the checkpoint before it")
                 return path
-        rank_zero_info(f"{path} is damaged: looking for the checkpoint before it")
     if kept:
         raise ValueError(f"no checkpoint in {folder} is whole: move the folder away to train anew")
     return None

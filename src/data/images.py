@@ -155,9 +155,9 @@ class ImageDataModule(LightningDataModule, ABC):
         """Go on behind the images that were read, and say so where the batches are others."""
         self.origin = state["step"], state["images"]
         here = {"batch_size": self.batch_size, "processes": self.trainer.world_size}
-        changes = [f"{name} {state[name]} there, {here[name]} here" for name in here if state[name] != here[name]]
+        changes = [f"{name} was {state[name]}, is {here[name]}" for name in here if state[name] != here[name]]
         if changes and self.trainer.training:
-            rank_zero_info(f"inexact: {', '.join(changes)}; no image is left out, but the result will differ")
+            rank_zero_info(f"going on is not exact, {'; '.join(changes)}: no image is left out, but the result differs")
 
     def val_dataloader(self) -> DataLoader:
         """Requests for `val_images` samples of the module: indices (b,) and their condition."""
