@@ -176,7 +176,9 @@ def checkpoint(folder: Path, name: str) -> dict:
     whole = torch.load(folder / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
     for state in whole["callbacks"].values():
         state.pop("current_score", None)  # of the latest validation, and only known to the process that did it
-    return whole | {"config": None}  # names the checkpoint that was resumed
+    # The configuration names the checkpoint that was resumed. Where that was the end of an epoch, Lightning counts an
+    # epoch more; the order of the data, intervals and schedules count steps.
+    return whole | {"config": None, "epoch": None, "loops": None}
 
 
 def curves(folder: Path) -> list:
