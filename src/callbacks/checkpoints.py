@@ -101,7 +101,9 @@ def refuse_other_images(checkpoint: dict[str, Any], facts: dict[str, Any]) -> No
         ValueError: naming what differs.
     """
     there = checkpoint["facts"]
-    differing = [f"{name} {there[name]} there, {here} here" for name, here in facts.items() if there[name] != here]
+    differing = [
+        f"{name} {there.get(name)} there, {here} here" for name, here in facts.items() if there.get(name) != here
+    ]
     if differing:
         raise ValueError(f"the checkpoint is of another architecture: {'; '.join(differing)}; choose data like its own")
 
