@@ -209,8 +209,12 @@ def kill_at_random(folder: Path, kills: int, undisturbed: float, chance: random.
         doing.value = 0
         process = start(folder, doing=doing)
         aim = chance.choice([0, 0, 0, *range(1, len(MOMENTS) + 1)])  # 0: at any time
-        latest = time.monotonic() + chance.uniform(0, undisturbed)
-        while process.is_alive() and time.monotonic() < latest and not (aim and doing.value == aim):
+        latest = time.monotonic() + (60 if aim else chance.uniform(0, undisturbed))
+        times, before = chance.randint(1, 4), 0
+        while process.is_alive() and time.monotonic() < latest and times:
+            now = doing.value
+            times -= bool(aim) and now == aim != before
+            before = now
             time.sleep(0.0002)
         if aim:
             time.sleep(chance.uniform(0, 0.003))
