@@ -8,7 +8,7 @@ SECONDS ?= 300
 SEED    ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-gpu lint format fuzz bench digits-classifier clean
+.PHONY: help setup train test test-slow test-gpu soak lint format fuzz bench digits-classifier clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-slow: setup  ## run the long tests: minutes each
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu
+
+soak: setup  ## kill training 100 times, resume it, and compare the end bit by bit
+	PYTHONPATH=. $(PY) tests/soak.py
 
 lint: setup  ## check style and obvious faults
 	$(VENV)/bin/ruff check .

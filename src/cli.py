@@ -31,7 +31,7 @@ import src.metrics.inception_score
 import src.metrics.kernel
 import src.metrics.manifold  # noqa: F401  imported: known by short names, `--data ImageFolder`
 from src import __version__
-from src.callbacks.checkpoints import KeepConfig
+from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_images
 from src.callbacks.predictions import PredictionWriter
 from src.gan import GAN
 from src.loggers import CSV
@@ -161,20 +161,31 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         run_dir = Path(self.run.run_dir)
-        last = run_dir / "checkpoints" / "last.ckpt"
+        last = newest_whole(run_dir / "checkpoints") if self.run.resume else None
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
-        if self.run.resume and not self.run.ckpt_path and last.exists():
+        if last and not self.run.ckpt_path:
             self.run.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last)
         elif begun and not self.run.resume and not self.run.ckpt_path and rank_zero_only.rank == 0:
             raise ValueError(
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
         if self.run.ckpt_path:
-            self.trainer.loggers[0].resume(read_checkpoint(self.run.ckpt_path)["global_step"])
+            self.trainer.loggers[0].resume(self.check_images()["global_step"])
         config = self._parser("fit").dump(self.config.fit, skip_none=False)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             self.trainer.callbacks.insert(0, KeepConfig(config, facts))
+
+    def check_images(self) -> dict[str, Any]:
+        checkpoint = read_checkpoint(self.run.ckpt_path)
+        refuse_other_images(checkpoint, {name: getattr(self.datamodule, name) for name in FACTS})
+        return checkpoint
+
+    def before_validate(self) -> None:
+        self.check_images()
+
+    def before_test(self) -> None:
+        self.check_images()
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:

@@ -42,6 +42,15 @@ def average_(tensors: list[Tensor]) -> None:
         tensor.detach().copy_(mean.view_as(tensor))
 
 
+def largest(number: int, device: torch.device) -> int:
+    """The largest of the numbers that the processes hold; every process gets it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    numbers = torch.tensor(number, device=device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)
+
+
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
     """The running means and variances inside `module`, which every process gathers from its own images."""
     return [

@@ -41,7 +41,8 @@ class CSV(Logger):
         """Takes up the rows of an earlier process, except those after `step`, which come again."""
         if self.path.is_file():
             with open(self.path, newline="") as file:
-                reader = csv.DictReader(file)
+                whole = (line for line in file if line.endswith("\n"))  # a process may have died while it wrote
+                reader = csv.DictReader(whole)
                 self.columns = list(reader.fieldnames or self.columns)
                 rows = [{k: v for k, v in row.items() if v != ""} | {"step": int(row["step"])} for row in reader]
             self.rows = [row for row in rows if row["step"] <= step]
@@ -74,12 +75,14 @@ class CSV(Logger):
 
     def _rewrite(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "w", newline="") as file:
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows[:-1])
             self.last_row = file.tell()
             writer.writerows(self.rows[-1:])
+        os.replace(temporary, self.path)  # all rows of the run are in it: never half of them
 
 
 class WandB(WandbLogger):
@@ -114,8 +117,8 @@ class WandB(WandbLogger):
         self._save_dir = self._wandb_init["dir"] = str(folder)
         self._wandb_init["name"] = self._wandb_init["name"] or folder.name
         earlier = folder / "wandb" / "run_id"
-        if earlier.is_file():
-            self._wandb_init["id"] = self._id = earlier.read_text().strip()
+        if earlier.is_file() and (run_id := earlier.read_text().strip()):  # empty: died while it was written
+            self._wandb_init["id"] = self._id = run_id
 
     @property
     @rank_zero_experiment

@@ -1,15 +1,18 @@
 """Pictures, curves and the other things that a run leaves."""
 
 import csv
+import os
+import resource
 
 import numpy as np
 import pytest
 import torch
-from conftest import Squares, fit, make_gan, make_trainer
+from conftest import Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
 
-from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, newest_whole
 from src.callbacks.pictures import SampleGrid, grid, to_image
+from src.cli import main
 from src.data.requests import Requests
 from src.loggers import CSV, WandB
 from src.networks import mlp
@@ -44,7 +47,11 @@ def test_sample_grids_follow_the_run(tmp_path):
 def test_drawing_a_grid_does_not_change_the_training(tmp_path):
     states = []
     for callbacks in ([], [SampleGrid(every_n_steps=1)], [LastCheckpoint(every_n_steps=1)]):
-        options = {"callbacks": callbacks, "enable_checkpointing": len(callbacks) > 0}
+        options = {
+            "callbacks": callbacks,
+            "enable_checkpointing": len(callbacks) > 0,
+            "plugins": [AtomicCheckpointIO()],
+        }
         torch.manual_seed(0)
         generator = mlp.Generator((4, 4), 1, latent_dim=4, hidden=(8,), batch_norm=True)
         states.append(fit(tmp_path, make_gan(generator=generator), max_steps=4, **options).state_dict())
@@ -83,12 +90,24 @@ def test_csv_resumes_without_repeating_a_step(tmp_path):
     ]  # fmt: skip
 
 
+def test_csv_leaves_out_the_row_that_a_dying_process_wrote(tmp_path):
+    log = CSV(str(tmp_path))
+    for step in (8, 9, 10):
+        log.log_metrics({"a": step}, step=step)
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-6])  # "10,10" has become "1", a step long past
+    again = CSV(str(tmp_path))
+    again.resume(9)
+    again.log_metrics({"a": 100}, step=10)
+    assert [row["step"] for row in read(path)] == ["8", "9", "10"]
+
+
 def test_steps_that_do_not_log_compute_nothing_for_the_log(tmp_path, monkeypatch):
     norms = []
     original = torch.nn.utils.get_total_norm
     monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda *args: norms.append(1) or original(*args))
     logged = []
-    gan = make_gan()
+    gan = make_gan(on_nonfinite="ignore")  # the other policies look at every gradient
     monkeypatch.setattr(gan, "log_curves", lambda *_: logged.append(dict(gan.curves)))
     fit(tmp_path, gan, max_steps=10, log_every_n_steps=5)
     assert len(logged) == 2 and len(norms) == 4
@@ -115,6 +134,93 @@ def test_checkpoints_are_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="could not be written"):
         AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
     assert torch.load(path, weights_only=True) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("written", "wanted"), [(None, None), ("abc", "abc"), ("", None)])
+def test_wandb_goes_on_with_the_run_of_the_folder(written, wanted, tmp_path):
+    if written is not None:  # empty, where the process died while it wrote
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "run_id").write_text(written)
+    log = WandB()
+    log.place(str(tmp_path))
+    assert log.version == wanted
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_checkpoints_before_the_last_are_kept(links, tmp_path, monkeypatch):
+    if not links:  # as on many file systems of the network
+        monkeypatch.setattr("os.link", lambda *_: os.stat(tmp_path / "none"))
+    for number in range(5):
+        AtomicCheckpointIO().save_checkpoint({"a": number}, tmp_path / "last.ckpt", {"keep": 3})
+    kept = {path.name: torch.load(path, weights_only=True)["a"] for path in tmp_path.iterdir()}
+    assert kept == {"last.ckpt": 4, "last-1.ckpt": 3, "last-2.ckpt": 2}
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    assert newest_whole(tmp_path) is None
+    for number in range(3):
+        AtomicCheckpointIO().save_checkpoint({"a": torch.full([9], number)}, tmp_path / "last.ckpt", {"keep": 3})
+    last, before, first = (tmp_path / f"last{age}.ckpt" for age in ("", "-1", "-2"))
+    assert newest_whole(tmp_path) == last
+    last.write_bytes(last.read_bytes()[:-1])
+    assert newest_whole(tmp_path) == before
+    before.write_bytes(b"")
+    assert newest_whole(tmp_path) == first
+    first.write_bytes(first.read_bytes().replace(bytes(72), bytes(71) + b"1"))  # one number
+    with pytest.raises(ValueError, match="is whole: move the folder away"):
+        newest_whole(tmp_path)
+
+
+def test_a_full_disk_leaves_the_checkpoints_whole(tmp_path):
+    """Full is what the system says when a file may not grow."""
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, path, {"keep": 2})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written.*the checkpoint before it is whole"):
+            AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(100_000)}, path, {"keep": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.load(path, weights_only=True) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_resuming_executes_nothing(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which Lightning alone would obey
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    trainer = make_trainer(tmp_path, plugins=[AtomicCheckpointIO()])
+    with pytest.raises(Exception, match="Weights only load failed"):
+        trainer.fit(make_gan(), datamodule=Squares(), ckpt_path=str(tmp_path / "evil.ckpt"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_names_what_wrote_it_and_refuses_other_images(run, capsys):
+    last = str(run / "checkpoints" / "last.ckpt")
+    versions = torch.load(last, weights_only=True)["versions"]
+    assert versions["torch"] == torch.__version__.split("+")[0] and set(versions) == {
+        "gan-template", "torch", "torchvision", "lightning",
+    }  # fmt: skip
+    for option, value, told in (
+        ("image_size", "16", "image_size (8, 8) there, (16, 16) here"),
+        ("labels", "false", "num_classes 10 there, 0 here"),
+    ):
+        for command in (["fit", "--run_dir", str(run)], ["test"]):
+            assert told in refusal([*command, "--ckpt_path", last, f"--data.{option}", value], capsys)
+
+
+def test_the_best_checkpoint_stays_the_best_in_a_run_that_moved(tiny_config, tmp_path, monkeypatch):
+    distances = iter([2.0, 1.0, 1.5])
+    monkeypatch.setattr("src.metrics.fid.FrechetDistance.values", lambda *_: [next(distances)])
+    fit = ["fit", "--config", str(tiny_config), "--resume", "--run_dir"]
+    main([*fit, str(tmp_path / "here")])
+    (tmp_path / "here").rename(tmp_path / "there")
+    main([*fit, str(tmp_path / "there"), "--trainer.max_steps", "6"])
+    best = torch.load(tmp_path / "there" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 4 and next(distances, None) is None
 
 
 def test_requests_take_turns_among_the_classes():

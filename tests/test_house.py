@@ -24,7 +24,7 @@ ALLOWED = {
     },
     "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
     "score": {"data.folder", "metrics", "report"},
-    "callbacks": {"callbacks", "pixels"},
+    "callbacks": {"callbacks", "distributed", "pixels"},
     "data": {"data", "pixels", "seeding"},
     "metrics": {"metrics", "pixels"},
     "networks": {"networks"},

@@ -1,7 +1,12 @@
-"""The two checkpoints of a run, `last.ckpt` and `best.ckpt`, written so that a crash leaves the old or the new one."""
+"""The checkpoints of a run, `last.ckpt` and `best.ckpt`, written so that a crash leaves the old or the new one."""
 
 import os
 import shutil
+import signal
+import threading
+import zipfile
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +16,23 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from src import __version__
+from src.distributed import largest
+
+LIBRARIES = ("torch", "torchvision", "lightning")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, forces it to disk, then renames.
+    """Writes beside the target, forces it to disk, then renames; reads data only, never code.
 
     Lightning moves the file from the temporary folder, which is a copy where that is another file system: a crash in
     the middle of it destroys the checkpoint that was there.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """`storage_options["keep"]` checkpoints of this name are kept: the new one, and those that it follows."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
@@ -30,7 +41,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            keep_earlier(path, (storage_options or {}).get("keep", 1))
             os.replace(temporary, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
         except Exception as error:  # on a full disk PyTorch raises a RuntimeError about positions
             temporary.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free / 1e6
@@ -38,23 +53,117 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path} could not be written, with {free:.0f} MB free there; the checkpoint before it is whole"
             ) from error
 
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+def keep_earlier(path: Path, keep: int) -> None:
+    """Moves `last.ckpt` to `last-1.ckpt` and that to `last-2.ckpt`, as far as `keep` files reach."""
+    names = [path, *(path.with_name(f"{path.stem}-{age}{path.suffix}") for age in range(1, keep))]
+    for newer, older in reversed(list(zip(names, names[1:], strict=False))):
+        if newer != path:
+            with suppress(FileNotFoundError):
+                os.replace(newer, older)
+        elif path.exists():
+            older.unlink(missing_ok=True)
+            try:
+                os.link(path, older)  # a second name, so that there is a `last.ckpt` at every moment
+            except OSError:  # not every file system has them
+                os.replace(path, older)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """`last.ckpt` of a folder or, where that is damaged, the one before it; None where there is none.
+
+    Raises:
+        ValueError: if there are some, but all damaged.
+    """
+    kept = [path for path in (folder / "last.ckpt", *sorted(folder.glob("last-[0-9].ckpt"))) if path.exists()]
+    for path in kept:
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:  # reads all of it and compares the checksums
+                if path != kept[0]:
+                    rank_zero_info(f"{kept[0]} is damaged: going on from {path}, the checkpoint before it")
+                return path
+    if kept:
+        raise ValueError(f"no checkpoint in {folder} is whole: move the folder away to train anew")
+    return None
+
+
+def refuse_other_images(checkpoint: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Compares the images that a checkpoint was trained on with those at hand.
+
+    Args:
+        checkpoint: its `facts`.
+        facts: name and value of each property that the networks are built from.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    there = checkpoint["facts"]
+    differing = [
+        f"{name} {there.get(name)} there, {here} here" for name, here in facts.items() if there.get(name) != here
+    ]
+    if differing:
+        raise ValueError(f"the checkpoint is of another architecture: {'; '.join(differing)}; choose data like its own")
+
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `checkpoints/last.ckpt` of the run folder current.
+    """Keeps `checkpoints/last.ckpt` of the run folder current, and saves it before the process has to go.
+
+    SIGTERM and SIGUSR1, with which clusters announce an end, let the step (and the validation after it) finish; then
+    the process saves and exits with 128 + the number of the signal: 143 or 138, "start me again with --resume".
 
     Args:
         every_n_steps: steps between two writes; one more at the end of training.
+        keep: how many are kept: `last.ckpt`, and `last-1.ckpt` and so on before it, should it be damaged.
     """
 
-    def __init__(self, every_n_steps: int = 1000):
+    def __init__(self, every_n_steps: int = 1000, keep: int = 2):
         if every_n_steps < 1:
             raise ValueError(f"LastCheckpoint every_n_steps must be at least 1, got {every_n_steps}")
+        if not 1 <= keep <= 10:
+            raise ValueError(f"LastCheckpoint keep must be from 1 to 10, got {keep}")
         self.every_n_steps = every_n_steps
+        self.keep = keep
         self.saved_at = -1
+        self.signal = 0  # the one that was received
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning's handlers save in the middle of a step (SLURM), or wait for processes that do not answer.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, self.note)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        if trainer.is_global_zero:
+            for leftover in self.path(trainer).parent.glob(".*.tmp"):  # of a process that was killed
+                leftover.unlink()
+
+    def note(self, number: int, frame: object) -> None:
+        self.signal = number
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        # A checkpoint stands for all that belongs to its step: where a validation follows, it waits for it.
+        if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self.on_step_end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.on_step_end(trainer)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.global_step == trainer.max_steps:
+            return  # the last grid of samples is yet to come, and `on_train_end` after it
+        number = largest(self.signal, trainer.strategy.root_device)
+        if number or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
+        if number:
+            name = signal.Signals(number).name
+            rank_zero_info(
+                f"{name}: saved step {trainer.global_step} in {self.path(trainer)}; --resume goes on from it"
+            )
+            # Lightning kills the process that started others when one of these ends with another code than 0.
+            raise SystemExit(128 + number if trainer.local_rank == 0 else 0)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
@@ -62,7 +171,10 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:
             self.saved_at = trainer.global_step
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", False)
+            trainer.save_checkpoint(self.path(trainer), False, storage_options={"keep": self.keep})
+
+    def path(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -86,6 +198,13 @@ class BestCheckpoint(ModelCheckpoint):
             metric.setup(pl_module.device)  # which gives it its name
             self.monitor, self.mode = f"val/{metric.name}", "max" if metric.higher_is_better else "min"
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["best_model_path"]:  # Lightning forgets the best score in a folder that was moved
+            path = str(Path(self.dirpath) / "best.ckpt")
+            state = state | {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state["best_k_models"] = {path: state["best_model_score"]}
+        super().load_state_dict(state)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor is None:
@@ -126,3 +245,4 @@ class KeepConfig(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
         checkpoint["facts"] = self.facts
+        checkpoint["versions"] = {"gan-template": __version__, **{name: version(name) for name in LIBRARIES}}

@@ -1,6 +1,7 @@
 """What every image source shares: the order of the data and the loaders."""
 
 import hashlib
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -40,6 +42,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.labels = labels
         self.flip = flip
         self.num_workers = num_workers
+        self.origin = (0, 0)  # a step, and the images read before it
         self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def describe(self, image_size: int | list[int] | tuple[int, int], channels: int, class_names: list[str]) -> None:
@@ -120,10 +123,12 @@ class ImageDataModule(LightningDataModule, ABC):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             current_step=lambda: self.trainer.global_step,
+            origin=self.origin,
         )
         return DataLoader(
             dataset,
             sampler=sampler,
+            worker_init_fn=ignore_signals,
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -139,6 +144,20 @@ class ImageDataModule(LightningDataModule, ABC):
         """The first examples of a split, as the discriminator sees real ones: x [n, ...] in [-1, 1], and condition."""
         images, labels = (None if part is None else torch.from_numpy(part[:count].copy()) for part in self.split(split))
         return from_uint8(images), labels
+
+    def state_dict(self) -> dict[str, int]:
+        """How many images have been read, and how: a run that goes on with other batches loses none."""
+        step, read = self.trainer.global_step, self.batch_size * self.trainer.lightning_module.batches_per_step
+        images = self.origin[1] + (step - self.origin[0]) * read
+        return {"step": step, "images": images, "batch_size": self.batch_size, "processes": self.trainer.world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the images that were read, and say so where the batches are others."""
+        self.origin = state["step"], state["images"]
+        here = {"batch_size": self.batch_size, "processes": self.trainer.world_size}
+        changes = [f"{name} was {state[name]}, is {here[name]}" for name in here if state[name] != here[name]]
+        if changes and self.trainer.training:
+            rank_zero_info(f"going on is not exact, {'; '.join(changes)}: no image is left out, but the result differs")
 
     def val_dataloader(self) -> DataLoader:
         """Requests for `val_images` samples of the module: indices (b,) and their condition."""
@@ -256,6 +275,7 @@ class StepSampler(Sampler[list[int]]):
         rank: this process.
         world_size: number of processes.
         current_step: gives the step to start from; asked at the start of every epoch.
+        origin: a step, and the images of the stream read before it, in a run that began with other batches.
     """
 
     def __init__(
@@ -267,6 +287,7 @@ class StepSampler(Sampler[list[int]]):
         rank: int,
         world_size: int,
         current_step: Callable[[], int],
+        origin: tuple[int, int] = (0, 0),
     ) -> None:
         assert num_images > 0 and batch_size % world_size == 0
         self.num_images = num_images
@@ -275,6 +296,7 @@ class StepSampler(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.current_step = current_step
+        self.origin = origin
         self._permutation = lru_cache(maxsize=2)(lambda epoch: permutation(num_images, seed, epoch))
 
     def __len__(self) -> int:
@@ -293,8 +315,9 @@ class StepSampler(Sampler[list[int]]):
         """
         share = self.batch_size // self.world_size
         indices: list[int] = []
-        for batch in range(step * self.batches_per_step, (step + 1) * self.batches_per_step):
-            position = batch * self.batch_size + self.rank * share
+        first, read = self.origin
+        for batch in range((step - first) * self.batches_per_step, (step - first + 1) * self.batches_per_step):
+            position = read + batch * self.batch_size + self.rank * share
             end = position + share
             while position < end:
                 epoch, offset = divmod(position, self.num_images)
@@ -302,6 +325,12 @@ class StepSampler(Sampler[list[int]]):
                 indices += taken
                 position += len(taken)
         return indices
+
+
+def ignore_signals(worker: int) -> None:
+    """Leaves the answer to the process that trains: a cluster signals all, and a dead worker would end the step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def permutation(length: int, seed: int, epoch: int) -> Tensor:
