@@ -152,12 +152,12 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         wanted = self._get(self.config_init, "trainer").get("logger")
-        loggers = [] if wanted in (None, True, False) else wanted if isinstance(wanted, list) else [wanted]
+        self.wanted = [] if wanted in (None, True, False) else wanted if isinstance(wanted, list) else [wanted]
         fits = self.subcommand == "fit"
-        for logger in loggers:
+        for logger in self.wanted:
             if hasattr(logger, "place"):
                 logger.place(self.run.run_dir)
-        return super().instantiate_trainer(logger=[CSV(self.run.run_dir), *loggers] if fits else False, **kwargs)
+        return super().instantiate_trainer(logger=[CSV(self.run.run_dir), *self.wanted] if fits else False, **kwargs)
 
     def before_fit(self) -> None:
         run_dir = Path(self.run.run_dir)
@@ -210,6 +210,10 @@ class CLI(LightningCLI):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=2) + "\n")
         say_figures(self.model.results)
+        for logger in self.wanted:  # on the page of the run, where it has one
+            if hasattr(logger, "log_figures") and (Path(self.run.run_dir) / "wandb" / "run_id").exists():
+                logger.log_figures("test", self.model.results)
+                logger.finalize("success")
         classes = " --classes 3,7" if self.datamodule.num_classes > 7 else ""
         self.show_run(f"predict --ckpt_path {self.run.ckpt_path} --num_images 1000{classes}")
 

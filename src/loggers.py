@@ -2,13 +2,14 @@
 
 import csv
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 
 class CSV(Logger):
@@ -109,6 +110,7 @@ class WandB(WandbLogger):
         super().__init__(
             project=project, name=name, entity=entity, tags=tags, group=group, offline=self.offline, save_dir="."
         )
+        self.lost = False
 
     def place(self, run_dir: str) -> None:
         """Puts the run's files into `run_dir`, and goes on with the run that is there."""
@@ -148,11 +150,50 @@ class WandB(WandbLogger):
             return run
         return super().experiment
 
+    def unless_lost(self, call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Once begun, a run does not end because W&B does: its service may die, or its disk be full."""
+        run = self.experiment
+        if self.lost:
+            return
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            self.lost = True
+            rank_zero_warn(
+                f"Weights & Biases failed ({type(error).__name__}: {error}): training goes on without it; metrics.csv"
+                f" and the pictures are complete, `wandb sync {Path(run.dir).parent}` uploads what it has"
+            )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.unless_lost(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self.unless_lost(super().log_hyperparams, params)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self.unless_lost(super().log_image, key, images, step, **kwargs)
+
+    @rank_zero_only
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Sets what stands in the table of runs."""
+        self.unless_lost(lambda: self.experiment.summary.update(values))
+
+    @rank_zero_only
+    def log_figures(self, prefix: str, figures: list[dict[str, Any]]) -> None:
+        """Figures of an evaluation with their standard errors and the protocol that they mean nothing without."""
+        for figure in figures:
+            name = f"{prefix}/{figure['name']}"
+            self.summarize({name: figure["value"], f"{name}-error": figure["error"]})
+            self.summarize({f"{name}-protocol": figure["protocol"]})
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        super().finalize(status)
         if self._experiment is not None:
-            self._experiment.finish()  # otherwise the end of the process decides how much is on disk
+            self.unless_lost(super().finalize, status)
+            self.unless_lost(self._experiment.finish)  # otherwise the end of the process decides how much is on disk
 
 
 def _logged_in() -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,9 +225,45 @@ def test_wandb_is_offline_without_an_account_and_does_not_wait(tiny_config, tmp_
     assert time.monotonic() - start < 60
     (record,) = run.glob("wandb/offline-run-*/run-*.wandb")
     text = record.read_bytes()
-    for expected in (b"loss/generator", b"samples", b"images_seen", b"max_steps", b"best_checkpoint"):
+    for expected in (b"loss/generator", b"samples", b"images_seen", b"max_steps", b"best_checkpoint", b"weights_hash"):
         assert expected in text
     assert (run / "metrics.csv").is_file() and (run / "samples" / "step-00000004.png").is_file()
+
+
+def test_figures_of_test_join_the_run_with_their_protocol(run, monkeypatch):
+    from src.loggers import WandB
+
+    told = {}
+    monkeypatch.setattr(WandB, "summarize", lambda self, values: told.update(values))
+    main(["test", "--ckpt_path", last(run)])
+    assert not told  # the run has no page
+    (run / "wandb").mkdir()
+    (run / "wandb" / "run_id").write_text("abc")
+    main(["test", "--ckpt_path", last(run)])
+    figure = json.loads((run / "metrics.json").read_text())["results"][0]
+    assert told[f"test/{figure['name']}"] == figure["value"]
+    assert told[f"test/{figure['name']}-protocol"] == figure["protocol"]
+
+
+def test_training_outlives_wandb(tmp_path, monkeypatch):
+    from lightning.pytorch.loggers import WandbLogger
+
+    from src.loggers import WandB
+
+    def broken(*args, **kwargs):
+        raise BrokenPipeError("the service has gone")
+
+    run = SimpleNamespace(dir=str(tmp_path), finish=broken, summary=SimpleNamespace(update=broken))
+    log = WandB()
+    log._experiment = run
+    monkeypatch.setattr(WandbLogger, "log_metrics", broken)
+    monkeypatch.setattr(WandB, "experiment", run)
+    with pytest.warns(UserWarning, match="the service has gone.*metrics.csv") as said:
+        log.log_metrics({"loss": 1.0}, step=1)
+        log.log_metrics({"loss": 1.0}, step=2)
+        log.summarize({"best": 1.0})
+        log.finalize("success")
+    assert len(said) == 1
 
 
 def test_logger_false_starts_no_wandb(run):

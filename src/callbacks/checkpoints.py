@@ -15,7 +15,6 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from src import __version__
@@ -215,10 +214,8 @@ class BestCheckpoint(ModelCheckpoint):
     @rank_zero_only
     def tell(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(
-                    {"best_checkpoint": self.best_model_path, "best": self.best_model_score}
-                )
+            if hasattr(logger, "summarize"):
+                logger.summarize({"best_checkpoint": self.best_model_path, "best": self.best_model_score})
 
 
 class KeepConfig(Callback):
@@ -241,6 +238,12 @@ class KeepConfig(Callback):
         path.write_text(self.config)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_figures"):
+                logger.log_figures("val", pl_module.results)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
