@@ -22,12 +22,13 @@ ALLOWED = {
         "augment", "distributed", "ema", "evaluation", "faults", "losses", "measurements", "metrics.base",
         "networks.base", "regularizers", "seeding",
     },
+    "markov": {"distributed", "regularizers"},
     "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
     "score": {"data.folder", "metrics", "report"},
     "callbacks": {"callbacks", "distributed", "pixels"},
     "data": {"data", "pixels", "seeding"},
     "metrics": {"metrics", "pixels"},
-    "networks": {"networks"},
+    "networks": {"networks", "pixels"},
 }
 # fmt: on
 

@@ -32,17 +32,30 @@ class ImageDataModule(LightningDataModule, ABC):
         labels: false hides the labels of the source, so that the model is unconditional.
         flip: also use every image mirrored left to right; one epoch is then twice as long.
         num_workers: worker processes of the training loader, per process.
+        subset: only so many of the training images, drawn at random; all by default.
+        subset_seed: another one draws others.
+        without: numbers of classes that the training images lack.
     """
 
     splits: tuple[str, ...] = ("train", "test")
 
-    def __init__(self, batch_size: int = 64, labels: bool = True, flip: bool = False, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 64,
+        labels: bool = True,
+        flip: bool = False,
+        num_workers: int = 0,
+        subset: int | None = None,
+        subset_seed: int = 0,
+        without: list[int] | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.labels = labels
         self.flip = flip
         self.num_workers = num_workers
         self.origin = (0, 0)  # a step, and the images read before it
+        self.subset, self.subset_seed, self.without = subset, subset_seed, without
         self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def describe(self, image_size: int | list[int] | tuple[int, int], channels: int, class_names: list[str]) -> None:
@@ -75,6 +88,9 @@ class ImageDataModule(LightningDataModule, ABC):
             if name not in self.splits:
                 raise ValueError(f"{type(self).__name__} has no split {name!r}, only {', '.join(self.splits)}")
             images, labels = self.load(name)
+            if name == "train" and (self.subset is not None or self.without):
+                chosen = self.chosen(len(images), labels)
+                images, labels = images[chosen], None if labels is None else labels[chosen]
             if len(images) == 0:
                 raise ValueError(f"the {name} split of {type(self).__name__} has no image")
             assert images.dtype == np.uint8 and images.shape[1:] == (self.channels, *self.image_size)
@@ -90,6 +106,20 @@ class ImageDataModule(LightningDataModule, ABC):
                     )
             self._splits[name] = images, labels
         return self._splits[name]
+
+    def chosen(self, length: int, labels: np.ndarray | None) -> np.ndarray:
+        """Positions, in order, of the training images that `subset` and `without` leave.
+
+        Raises:
+            ValueError: more are wanted than there are, or there are no labels to go by.
+        """
+        if self.without and labels is None:
+            raise ValueError(f"data.without needs labels, and {type(self).__name__} has none")
+        left = np.flatnonzero(~np.isin(labels, self.without)) if self.without else np.arange(length)
+        subset = len(left) if self.subset is None else self.subset
+        if not 1 <= subset <= len(left):
+            raise ValueError(f"data.subset must be 1 to {len(left)}, the number of training images, got {subset}")
+        return np.sort(left[permutation(len(left), self.subset_seed, epoch=0)[:subset].numpy()])
 
     def setup(self, stage: str) -> None:
         """Load the training images: every stage needs them, if only for the histogram of the classes."""
