@@ -18,7 +18,7 @@ class Classical(base.Generator):
     """A generator that is fitted class by class, then fixed: the discriminator trains alone, as its critic.
 
     A subclass implements `fit_class` and `draw`. Its weights are parameters without a gradient, so that the optimizer
-    has something to hold and a checkpoint keeps them. A class without training images stays mid-grey.
+    has something to hold and a checkpoint keeps them. A class without training images gives one flat image.
 
     Args:
         image_size: height and width in pixels.
@@ -27,8 +27,8 @@ class Classical(base.Generator):
         latent_shape: of one latent; a sample is a deterministic function of it.
     """
 
-    def weight(self, *shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.zeros(max(self.num_classes, 1), *shape), requires_grad=False)
+    def weight(self, *shape: int, value: float = 0.0) -> nn.Parameter:
+        return nn.Parameter(torch.full((max(self.num_classes, 1), *shape), value), requires_grad=False)
 
     def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
         for k in range(max(self.num_classes, 1)):
@@ -72,7 +72,7 @@ class Bernoulli(Classical):
         if not 2 <= levels <= 256:
             raise ValueError(f"Bernoulli levels must be 2 to 256, got {levels}")
         self.top = levels - 1
-        self.cumulative = self.weight(self.top, *self.latent_shape)  # P(level <= l) for l below the top
+        self.cumulative = self.weight(self.top, *self.latent_shape, value=1.0)  # P(level <= l) for l below the top
 
     def fit_class(self, k: int, x: Tensor) -> None:
         levels = ((x + 1) / 2 * self.top).round().flatten(1)
@@ -110,7 +110,7 @@ class Gaussian(Classical):
             side = isqrt(LARGEST // channels)
             raise ValueError(f"a full covariance of {dim} pixels is too large: set --data.image_size {side} or less")
         self.components, self.ridge = components, ridge
-        self.cumulative = self.weight(components)  # of the weights of the mixture
+        self.cumulative = self.weight(components, value=1.0)  # sums of the weights of the mixture
         self.means = self.weight(components, dim)
         self.factors = self.weight(components, dim, dim)  # L of covariance = L L'
 
@@ -122,7 +122,6 @@ class Gaussian(Classical):
         if len(x) == 1:  # of which scikit-learn wants two
             values = values.repeat(2, 0)
         mixture = GaussianMixture(number, reg_covar=self.ridge, random_state=0).fit(values)
-        self.cumulative[k] = 1.0
         self.cumulative[k, : number - 1] = torch.from_numpy(mixture.weights_.cumsum())[:-1]
         self.means[k, :number] = torch.from_numpy(mixture.means_)
         self.factors[k, :number] = torch.from_numpy(np.linalg.cholesky(mixture.covariances_))
