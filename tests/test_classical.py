@@ -254,8 +254,8 @@ def test_the_critic_is_a_function_of_its_images():
     assert Critic(steps=5, num_fake=50).evaluate(model, True) == first
     assert torch.equal(torch.get_rng_state(), state)
     model.trainer.datamodule.splits = ("train",)
-    with pytest.raises(ValueError, match="needs held-out real images"):
-        Critic().evaluate(model, True)
+    protocol = Critic(steps=1, num_fake=50).evaluate(model, True)[0]["protocol"]
+    assert (protocol["split"], protocol["num_real"], protocol["num_held_out"]) == ("train", 80, 20)
 
 
 # Less diverse data

@@ -15,9 +15,10 @@ from src.pixels import from_uint8, to_uint8
 class Critic(Score):
     """Accuracy and loss of a classifier trained from nothing on training images against samples of the generator.
 
-    Measured on held-out real images and on samples that it has not seen, both kinds counted alike: 0.5 if it cannot
-    tell them apart (the classifier two-sample test, arXiv:1610.06545). Its network is the same for all generators, so
-    that their figures compare. One that repeats its training images fools the critic too: read `Memorization` beside.
+    Measured on samples that it has not seen and on held-out real images (where the data have no test split, a fifth of
+    the training images, kept from it alone), both kinds counted alike: 0.5 if it cannot tell them apart (the classifier
+    two-sample test, arXiv:1610.06545). Its network is the same for all generators, so that their figures compare.
+    A generator that repeats its training images fools the critic too: read `Memorization` beside it.
     The standard error of the accuracy is that of the images judged, not that of another training of the critic.
 
     Args:
@@ -40,9 +41,13 @@ class Critic(Score):
     @torch.inference_mode(False)
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         data = model.trainer.datamodule
-        if "test" not in data.splits:
-            raise ValueError("Critic needs held-out real images: give --data.test_root, or leave it out of the metrics")
-        real, held_out = (torch.cat(list(data.real_batches(split))) for split in ("train", "test"))
+        real = torch.cat(list(data.real_batches("train")))
+        split = "test" if "test" in data.splits else "train"
+        if split == "test":
+            held_out = torch.cat(list(data.real_batches("test")))
+        else:
+            fifth = torch.arange(len(real)) % 5 == 0
+            real, held_out = real[~fifth], real[fifth]
         fake, fresh = samples(model, self.num_fake + len(held_out)).split([self.num_fake, len(held_out)])
         critic = self.train(real, fake, model.device)
         with torch.no_grad():
@@ -55,7 +60,7 @@ class Critic(Score):
         error = math.sqrt(sum(hits.var(correction=0).item() / len(hits) for hits in right)) / 2
         loss = (functional.softplus(-logits[0]).mean() + functional.softplus(logits[1]).mean()).item() / 2
         facts = {"num_real": len(real), "num_fake": len(fake), "num_held_out": len(held_out), "steps": self.steps}
-        facts |= {"batch_size": self.batch_size, "width": self.width}
+        facts |= {"batch_size": self.batch_size, "width": self.width, "split": split}
         return [
             {"name": name, "value": value, "error": deviation, "protocol": facts | model.protocol()}
             for name, value, deviation in zip(self.names, (accuracy, loss), (error, None), strict=True)
