@@ -206,7 +206,7 @@ def test_the_moments_lie_in_the_checkpoint_and_resume(tmp_path):
     trainer.fit(gan(), datamodule=Squares())
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     resumed = gan()
-    make_trainer(tmp_path, 4).fit(resumed, datamodule=Squares(), ckpt_path=tmp_path / "half.ckpt")
+    make_trainer(tmp_path, 4).fit(resumed, datamodule=Squares(), ckpt_path=str(tmp_path / "half.ckpt"))
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 

@@ -1,6 +1,7 @@
 """Both players' losses over time, as a picture."""
 
 import csv
+import math
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,9 +24,13 @@ class LossCurves(Callback):
         if path.is_file():
             with open(path, newline="") as file:
                 rows = list(csv.DictReader(file))
-            curves = {name: [(int(r["step"]), float(r[name])) for r in rows if r.get(name)] for name in COLOURS}
+            curves = {name: [(int(r["step"]), float(r[name])) for r in rows if finite(r.get(name))] for name in COLOURS}
             if any(curves.values()):
                 plot(curves).save(path.with_name("losses.png"))
+
+
+def finite(number: str | None) -> bool:
+    return bool(number) and math.isfinite(float(number))
 
 
 def plot(curves: dict[str, list[tuple[int, float]]]) -> Image.Image:

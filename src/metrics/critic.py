@@ -48,7 +48,8 @@ class Critic(Score):
         else:
             fifth = torch.arange(len(real)) % 5 == 0
             real, held_out = real[~fifth], real[fifth]
-        fake, fresh = samples(model, self.num_fake + len(held_out)).split([self.num_fake, len(held_out)])
+        images = samples(model, self.num_fake + len(held_out))
+        fake, fresh = images[: -len(held_out)], images[-len(held_out) :]
         critic = self.train(real, fake, model.device)
         with torch.no_grad():
             logits = [
