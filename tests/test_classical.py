@@ -101,13 +101,13 @@ def test_a_sample_is_a_function_of_its_noise_and_class_alone_and_classes_differ(
     others[1::2], classes[1::2] = 0.0, 1
     assert torch.equal(samples[::2], generator(others, classes)[::2])
     means = [draws(generator, condition=torch.full((20000,), k)).flatten(1).mean(0) for k in (0, 1)]
-    assert (means[1] - means[0]).min() > 0.2
+    assert (means[1] - means[0]).min() > 0.1
 
 
 @pytest.mark.parametrize("make", MODELS)
 def test_a_class_of_one_image_and_a_class_of_none(make):
-    images, _ = correlated(1)
-    generator = fitted(make, images, np.array([1]))
+    images, _ = correlated()
+    generator = fitted(make, images[:1], np.array([1]))
     flat_one, seen = (draws(generator, 100, torch.full((100,), k)) for k in (0, 1))
     assert seen.isfinite().all() and flat_one.var(0).max() == 0
 
