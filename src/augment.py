@@ -14,6 +14,9 @@ class Augmentation(nn.Module):
     def advance(self, step: int) -> None:
         """Told the number of the step, from 0, before it."""
 
+    def observe(self, real_logits: Tensor) -> None:
+        """Told D(x) [B] of the real images, without a graph, at every discriminator update."""
+
 
 class InstanceNoise(Augmentation):
     """Gaussian noise that fades: x + sigma * n, so that real and generated images always overlap.
