@@ -126,6 +126,9 @@ def test_the_strength_follows_the_sign_of_the_real_logits():
         adaptive.advance(step)
         adaptive.observe(torch.full((20,), -0.1))
     assert adaptive.strength == 0
+    adaptive.observe(torch.full((1000,), torch.nan))  # a step that `on_nonfinite` leaves out
+    adaptive.advance(60)
+    assert adaptive.strength == 0
 
 
 def test_an_adaptive_augmentation_resumes_bitwise(tmp_path):
