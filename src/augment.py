@@ -157,7 +157,7 @@ class Adaptive(Augmentation):
             self.seen.zero_()
 
     def observe(self, real_logits: Tensor) -> None:
-        signs = (real_logits > 0).sum().float() - (real_logits < 0).sum()  # 0 for a logit that is not a number
+        signs = real_logits.sign().sum()  # 0 for a logit that is not a number
         average_([signs])  # now, so that a checkpoint of one process is that of all
         self.signs += world_size() * signs
         self.seen += world_size() * len(real_logits)
