@@ -28,4 +28,6 @@ if __name__ == "__main__":
         overlay = f"configs/gan_with_{remedy}.yaml"
         rows.append(row(f"minimax, `{overlay[8:]}`", remedy, [*MINIMAX, "--config", overlay]))
     rows.append(row("`gan_conv.yaml`", "conv", ["--config", "configs/gan_conv.yaml"]))
-    print(table(["training", "distance", "least gradient of G"], rows))
+    half = len(rows) // 2
+    pairs = [left + right for left, right in zip(rows[:half], rows[half:], strict=True)]
+    print(table(["training", "distance", "least gradient of G"] * 2, pairs))
