@@ -316,8 +316,7 @@ def test_residual_blocks_are_those_of_the_paper_in_its_order():
 
 
 def test_dense_layers_between_the_convolutions_and_the_logit():
-    torch.manual_seed(0)
-    network = dcgan.Discriminator((28, 28), 1, width=4, num_blocks=2, batch_norm=False, hidden=(5, 3))
+    network = perturb(dcgan.Discriminator((28, 28), 1, width=4, num_blocks=2, batch_norm=False, hidden=(5, 3)))
     first, _, second, _ = network.hidden
     assert (first.in_features, second.in_features, network.head.psi.in_features) == (8 * 7 * 7, 5, 3)
     x = torch.randn(2, 1, 28, 28)
