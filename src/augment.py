@@ -49,7 +49,7 @@ class InstanceNoise(Augmentation):
 
 
 class Color(Augmentation):
-    """Brightness, saturation, contrast: the first part of DiffAugment, arXiv:2006.10738, Section 4.
+    """Brightness, saturation, contrast: the first part of DiffAugment, arXiv:2006.10738.
 
     In the ranges of mit-han-lab/data-efficient-gans: brightness +-0.5 in units of the images in [-1, 1], saturation
     times 0 to 2 (nothing on grey images), contrast times 0.5 to 1.5.
@@ -63,7 +63,7 @@ class Color(Augmentation):
 
 
 class Translation(Augmentation):
-    """Shift by whole pixels, zeros (mid grey) from beyond the border: DiffAugment, arXiv:2006.10738, Section 4.
+    """Shift by whole pixels, zeros (mid grey) from beyond the border: DiffAugment, arXiv:2006.10738.
 
     Args:
         ratio: largest shift as a share of the height and width, 0 to 1.
@@ -77,19 +77,19 @@ class Translation(Augmentation):
         self.ratio = checked_ratio(self, ratio)
 
     def forward(self, images: Tensor) -> Tensor:
-        (batch_size, _, height, width), device = images.shape, images.device
-        down, right = int(height * self.ratio + 0.5), int(width * self.ratio + 0.5)
+        down, right = (int(length * self.ratio + 0.5) for length in images.shape[2:])
         padded = F.pad(images, (right, right, down, down)).movedim(1, 3)
-        rows = (
-            torch.randint(2 * down + 1, (batch_size, 1, 1), device=device)
-            + torch.arange(height, device=device)[:, None]
+        here = torch.arange(len(images), device=images.device)[:, None, None]
+        rows, columns = (
+            torch.randint(2 * room + 1, (len(images), 1), device=images.device)
+            + torch.arange(length, device=images.device)
+            for length, room in zip(images.shape[2:], (down, right), strict=True)
         )
-        columns = torch.randint(2 * right + 1, (batch_size, 1, 1), device=device) + torch.arange(width, device=device)
-        return padded[torch.arange(batch_size, device=device)[:, None, None], rows, columns].movedim(3, 1)
+        return padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 class Cutout(Augmentation):
-    """A rectangle of zeros (mid grey) anywhere: DiffAugment, arXiv:2006.10738, Section 4.
+    """A rectangle of zeros (mid grey) anywhere: DiffAugment, arXiv:2006.10738.
 
     Args:
         ratio: its sides as a share of the height and width, 0 to 1.
