@@ -1,7 +1,10 @@
 """What is done to real and generated images alike before the discriminator sees them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from src.distributed import average_, world_size
 
 
 class Augmentation(nn.Module):
@@ -13,6 +16,9 @@ class Augmentation(nn.Module):
 
     def advance(self, step: int) -> None:
         """Told the number of the step, from 0, before it."""
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Told D(x) [B] of the real images, without a graph, at every discriminator update."""
 
 
 class InstanceNoise(Augmentation):
@@ -40,3 +46,132 @@ class InstanceNoise(Augmentation):
 
     def forward(self, images: Tensor) -> Tensor:
         return images + self.now * torch.randn_like(images) if self.now else images
+
+
+class Color(Augmentation):
+    """Brightness, saturation, contrast: the first part of DiffAugment, arXiv:2006.10738.
+
+    In the ranges of mit-han-lab/data-efficient-gans: brightness +-0.5 in units of the images in [-1, 1], saturation
+    times 0 to 2 (nothing on grey images), contrast times 0.5 to 1.5.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
+        images = images + brightness - 0.5
+        images = images.mean(1, keepdim=True).lerp(images, 2 * saturation)
+        return images.mean((1, 2, 3), keepdim=True).lerp(images, 0.5 + contrast)
+
+
+class Translation(Augmentation):
+    """Shift by whole pixels, zeros (mid grey) from beyond the border: DiffAugment, arXiv:2006.10738.
+
+    Args:
+        ratio: largest shift as a share of the height and width, 0 to 1.
+
+    Raises:
+        ValueError: for a ratio outside [0, 1].
+    """
+
+    def __init__(self, ratio: float = 0.125):
+        super().__init__()
+        self.ratio = checked_ratio(self, ratio)
+
+    def forward(self, images: Tensor) -> Tensor:
+        down, right = (int(length * self.ratio + 0.5) for length in images.shape[2:])
+        padded = F.pad(images, (right, right, down, down)).movedim(1, 3)
+        here = torch.arange(len(images), device=images.device)[:, None, None]
+        rows, columns = (
+            torch.randint(2 * room + 1, (len(images), 1), device=images.device)
+            + torch.arange(length, device=images.device)
+            for length, room in zip(images.shape[2:], (down, right), strict=True)
+        )
+        return padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
+
+class Cutout(Augmentation):
+    """A rectangle of zeros (mid grey) anywhere: DiffAugment, arXiv:2006.10738.
+
+    Args:
+        ratio: its sides as a share of the height and width, 0 to 1.
+
+    Raises:
+        ValueError: for a ratio outside [0, 1].
+    """
+
+    def __init__(self, ratio: float = 0.5):
+        super().__init__()
+        self.ratio = checked_ratio(self, ratio)
+
+    def forward(self, images: Tensor) -> Tensor:
+        sides = [self.inside(len(images), length, images.device) for length in images.shape[2:]]
+        return images * ~(sides[0][:, None, :, None] & sides[1][:, None, None, :])
+
+    def inside(self, batch_size: int, length: int, device: torch.device) -> Tensor:
+        """Which pixels [B, length] of one side the rectangle covers; its centre is uniform over the side."""
+        size = int(length * self.ratio + 0.5)
+        first = torch.randint(length + 1 - size % 2, (batch_size, 1), device=device) - size // 2
+        pixels = torch.arange(length, device=device)
+        return (first <= pixels) & (pixels < first + size)
+
+
+class Adaptive(Augmentation):
+    """Each augmentation hits an image with a probability that grows where D learns the data by heart (ADA).
+
+    Every 4 steps the probability rises if the mean sign of D(x) over the real images lies above `target`, and falls
+    otherwise: arXiv:2006.06676, Section 3, with any augmentations in place of its pipeline. Logits above 0 must mean
+    "real", so not with a relativistic or a Wasserstein loss.
+
+    Args:
+        augmentations: applied one after another, each with the probability `strength`.
+        target: of the mean sign, -1 to 1.
+        images: real images in which the probability can go from 0 to 1.
+        limit: of the probability; above 0.8, G may learn to augment (Section 2.2).
+
+    Raises:
+        ValueError: without augmentations, or for a target, a number or a limit out of range.
+    """
+
+    def __init__(
+        self, augmentations: list[Augmentation], target: float = 0.6, images: int = 500000, limit: float = 0.8
+    ):
+        super().__init__()
+        if not augmentations:
+            raise ValueError("Adaptive needs augmentations: list at least one, src.augment.Translation for instance")
+        if not -1 <= target <= 1 or images < 1 or not 0 <= limit <= 1:
+            raise ValueError(
+                "Adaptive needs a target in [-1, 1], images >= 1 and a limit in [0, 1], "
+                f"got {target}, {images} and {limit}"
+            )
+        self.augmentations = nn.ModuleList(augmentations)
+        self.target, self.images, self.limit = target, images, limit
+        for name in ("strength", "signs", "seen"):  # the latter two since the strength was last adjusted
+            self.register_buffer(name, torch.zeros(()))
+
+    def advance(self, step: int) -> None:
+        for augmentation in self.augmentations:
+            augmentation.advance(step)
+        if step % 4 == 0:
+            change = (self.signs - self.target * self.seen).sign() * self.seen / self.images
+            self.strength.add_(change).clamp_(0, self.limit)
+            self.signs.zero_()
+            self.seen.zero_()
+
+    def observe(self, real_logits: Tensor) -> None:
+        signs = real_logits.sign().sum()  # 0 for a logit that is not a number
+        average_([signs])  # now, so that a checkpoint of one process is that of all
+        self.signs += world_size() * signs
+        self.seen += world_size() * len(real_logits)
+        for augmentation in self.augmentations:
+            augmentation.observe(real_logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for augmentation in self.augmentations:
+            hit = torch.rand(len(images), 1, 1, 1, device=images.device) < self.strength
+            images = torch.where(hit, augmentation(images), images)
+        return images
+
+
+def checked_ratio(part: Augmentation, ratio: float) -> float:
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"ratio of {type(part).__name__} must be in [0, 1], got {ratio}")
+    return ratio

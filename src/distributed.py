@@ -27,17 +27,22 @@ for _name, _start_method in (("ddp", "popen"), ("ddp_spawn", "spawn"), ("ddp_for
     )
 
 
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def average_(tensors: list[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, in place, in one collective.
 
     Args:
         tensors: floating point, of equal shapes on every process; nothing happens with one process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat /= world_size()
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))
 

@@ -173,6 +173,8 @@ class GAN(Evaluation):
                 real = self.augment(real)
             real_logits = self.judge(real, condition)
             fake_logits = self.judge(fake, condition)
+            for augmentation in self.augment:
+                augmentation.observe(real_logits.detach())
             loss = self.loss.discriminator(real_logits, fake_logits)
             penalties = [
                 regularizer.weight * regularizer.every * regularizer.penalty(self.discriminator, real, fake, condition)
@@ -313,6 +315,8 @@ class GAN(Evaluation):
         self.clock = (time.perf_counter(), step)
         for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
             self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
+        strengths = {name: value for name, value in self.augment.named_buffers() if name.endswith("strength")}
+        self.curves |= {f"augment/{name}": value for name, value in strengths.items()}
         self.curves["images_seen"] = (step * self.d_steps + self.d_warmup_steps) * batch_size
         self.curves["images_per_second"] = (step - step_then) * self.d_steps * batch_size / (self.clock[0] - then)
         if self.faults.count:

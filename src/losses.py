@@ -29,23 +29,42 @@ class Loss:
 
 
 class Minimax(Loss):
-    """The zero-sum game of Goodfellow et al., arXiv:1406.2661, Eq. 1; its generator learns little while D wins."""
+    """The zero-sum game of Goodfellow et al., arXiv:1406.2661, Eq. 1; its generator learns little while D wins.
+
+    Args:
+        real_label: the probability that D is to give to real images, in (0.5, 1]; 0.9 is one-sided label smoothing
+            (arXiv:1606.03498, Section 3.4): sure logits are punished, and fakes keep the label 0.
+
+    Raises:
+        ValueError: for a label outside (0.5, 1].
+    """
+
+    def __init__(self, real_label: float = 1.0):
+        if not 0.5 < real_label <= 1:
+            raise ValueError(f"real_label must be in (0.5, 1], got {real_label}: 0.9 smooths, 1.0 does not")
+        self.real_label = real_label
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return -F.softplus(fake_logits).mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        # -a log s(l) - (1 - a) log(1 - s(l)) = softplus(-l) + (1 - a) l
+        real = F.softplus(-real_logits) + (1 - self.real_label) * real_logits
+        return real.mean() + F.softplus(fake_logits).mean()
 
 
-class NonSaturating(Loss):
-    """The discriminator of `Minimax`; the generator maximizes log D(G(z)), arXiv:1406.2661, Section 3."""
+class NonSaturating(Minimax):
+    """The discriminator of `Minimax`; the generator minimizes -log D(G(z)), arXiv:1406.2661, Section 3.
+
+    Args:
+        real_label: the probability that D is to give to real images, in (0.5, 1]; 0.9 is one-sided label smoothing.
+
+    Raises:
+        ValueError: for a label outside (0.5, 1].
+    """
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return F.softplus(-fake_logits).mean()
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
 class Hinge(Loss):

@@ -60,9 +60,12 @@ def state(folder):
 
 
 def test_two_processes_equal_one(tmp_path):
-    """With several discriminator steps, R1 now and then, accumulation, a warm-up, and a larger generator batch."""
+    """With several discriminator steps, R1 now and then, accumulation, a warm-up, a larger generator batch, and ADA."""
     penalties = [{"class_path": "src.regularizers.R1", "init_args": {"weight": 1.0, "every": 2}}]
-    config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2)
+    silent = {"class_path": "src.augment.InstanceNoise", "init_args": {"sigma": 0}}  # noise itself differs by process
+    ada = [{"class_path": "src.augment.Adaptive", "init_args": {"augmentations": [silent], "images": 1000}}]
+    config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2,
+                        augment=ada)  # fmt: skip
     for devices in (1, 2):
         run("fit", "--config", config, "--run_dir", tmp_path / str(devices), "--trainer.devices", devices)
     one, two = state(tmp_path / "1"), state(tmp_path / "2")

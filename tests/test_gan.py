@@ -313,10 +313,13 @@ class Shift(Augmentation):
 
     def __init__(self, amount: float):
         super().__init__()
-        self.amount, self.steps, self.calls = amount, [], 0
+        self.amount, self.steps, self.logits, self.calls = amount, [], [], 0
 
     def advance(self, step):
         self.steps.append(step)
+
+    def observe(self, real_logits):
+        self.logits.append(real_logits)
 
     def forward(self, images, generator=None):
         self.calls += 1
@@ -350,6 +353,19 @@ def test_augmentations_are_told_the_step(tmp_path):
     augmentation = Shift(0.0)
     fit(tmp_path, make_gan(augment=[augmentation]), max_steps=3)
     assert augmentation.steps == [0, 1, 2]
+
+
+def test_augmentations_are_told_the_logits_of_real_images(tmp_path):
+    augmentation = Shift(0.0)
+    gan = make_gan(loss=Hinge(), augment=[augmentation], d_steps=2, accumulate=2)
+    gan.discriminator.forward = lambda x, condition=None: x.mean((1, 2, 3)) + 0 * gan.discriminator.head.psi.bias
+    data = Squares()
+    fit(tmp_path, gan, data, max_steps=1)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(seeding.mix(0, seeding.ORDER, 0)))
+    real = from_uint8(torch.from_numpy(data.split("train")[0]))[order[:16]]
+    torch.testing.assert_close(torch.cat(augmentation.logits), real.mean((1, 2, 3)))
+    assert [len(logits) for logits in augmentation.logits] == [4] * 4  # each part of each update
+    assert not any(logits.requires_grad for logits in augmentation.logits)
 
 
 class PullTo(GeneratorRegularizer):

@@ -89,6 +89,26 @@ def test_the_optimal_discriminator_is_the_log_density_ratio(loss):
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
+@pytest.mark.parametrize("loss", [losses.Minimax, losses.NonSaturating])
+def test_smoothing_gives_real_images_the_label_and_leaves_fakes_and_the_generator(loss):
+    """Cross-entropy with labels 0.9 and 0; at its least, D(x) is 0.9 where only real images lie."""
+    real, fake = 3 * np.random.default_rng(1).standard_normal((2, 16))
+    smooth = loss(real_label=0.9)
+    entropy = -np.mean(0.9 * np.log(expit(real)) + 0.1 * np.log(1 - expit(real))) - np.mean(np.log(1 - expit(fake)))
+    value = smooth.discriminator(torch.from_numpy(real), torch.from_numpy(fake))
+    assert value.item() == pytest.approx(entropy)
+    best = logits(np.log(9))
+    (gradient,) = torch.autograd.grad(smooth.discriminator(best, logits(-50.0)), best)
+    assert gradient.abs() < 1e-12
+    assert smooth.generator(None, torch.from_numpy(fake)) == loss().generator(None, torch.from_numpy(fake))
+
+
+@pytest.mark.parametrize("real_label", [0.5, 1.1, -0.9])
+def test_labels_that_mean_nothing_are_refused(real_label):
+    with pytest.raises(ValueError, match="real_label must be in"):
+        losses.NonSaturating(real_label)
+
+
 def test_only_the_minimax_generator_saturates_where_the_discriminator_wins():
     fake = logits(-20.0)
     (saturated,) = torch.autograd.grad(losses.Minimax().generator(None, fake), fake)

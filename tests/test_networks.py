@@ -315,6 +315,16 @@ def test_residual_blocks_are_those_of_the_paper_in_its_order():
     torch.testing.assert_close(plain(x), x + plain.conv2(F.relu(plain.conv1(F.relu(x)))))
 
 
+def test_dense_layers_between_the_convolutions_and_the_logit():
+    network = perturb(dcgan.Discriminator((28, 28), 1, width=4, num_blocks=2, batch_norm=False, hidden=(5, 3)))
+    first, _, second, _ = network.hidden
+    assert (first.in_features, second.in_features, network.head.psi.in_features) == (8 * 7 * 7, 5, 3)
+    x = torch.randn(2, 1, 28, 28)
+    h = F.leaky_relu(first(network.features(x).flatten(1)), 0.2)
+    expected = network.head.psi(F.leaky_relu(second(h), 0.2)).squeeze(1)
+    torch.testing.assert_close(network(x), expected)
+
+
 def test_dcgan_starts_from_its_published_distribution():
     for network in (dcgan.Generator((32, 32), 3, width=16), dcgan.Discriminator((32, 32), 3, 5, width=16)):
         for name, parameter in network.named_parameters():

@@ -71,7 +71,7 @@ class Generator(base.Generator):
 
 
 class Discriminator(base.Discriminator):
-    """Strided convolutions, then a linear layer over the last grid; classes by projection (arXiv:1802.05637).
+    """Strided convolutions, then linear layers over the last grid; classes by projection (arXiv:1802.05637).
 
     Args:
         image_size: height and width in pixels, multiples of 2**num_blocks.
@@ -81,7 +81,8 @@ class Discriminator(base.Discriminator):
         num_blocks: number of down-samplings by 2.
         batch_norm: after every convolution but the first; not under a gradient penalty.
         spectral_norm: on every layer (arXiv:1802.05957), which is meant for batch_norm false.
-        dropout: probability of dropping a feature after each convolution, 0 to 1.
+        dropout: probability of dropping a feature after each layer but the last, 0 to 1.
+        hidden: widths of dense layers between the last grid and the logit; none in DCGAN.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -97,6 +98,7 @@ class Discriminator(base.Discriminator):
         batch_norm: bool = True,
         spectral_norm: bool = False,
         dropout: float = 0.0,
+        hidden: tuple[int, ...] = (),
     ):
         super().__init__(image_size, channels, num_classes)
         height_0, width_0 = layers.grid_size(image_size, num_blocks)
@@ -110,7 +112,9 @@ class Discriminator(base.Discriminator):
             self.features.append(nn.LeakyReLU(0.2))
             if dropout > 0:
                 self.features.append(nn.Dropout(dropout))
-        self.head = layers.ProjectionHead(widths[-1] * height_0 * width_0, num_classes)
+        dense = (widths[-1] * height_0 * width_0, *hidden)
+        self.hidden = layers.dense(dense, nn.LeakyReLU(0.2), batch_norm=False, dropout=dropout)
+        self.head = layers.ProjectionHead(dense[-1], num_classes)
         self.apply(initialize)
         if spectral_norm:
             layers.add_spectral_norm(self)
@@ -118,4 +122,4 @@ class Discriminator(base.Discriminator):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
         self.check_condition(condition)
-        return self.head(self.features(x).flatten(1), condition)
+        return self.head(self.hidden(self.features(x).flatten(1)), condition)

@@ -1,5 +1,6 @@
 """What two families of networks share."""
 
+from itertools import pairwise
 from math import gcd
 
 import torch.nn.functional as F
@@ -37,6 +38,20 @@ def grid_size(image_size: tuple[int, int], num_blocks: int, option: str = "num_b
         f"image_size {height}x{width} is not a multiple of {factor} ({option}={num_blocks}): "
         f"resize the images, nearest {nearest}{remedy}, or take a network of src.networks.mlp"
     )
+
+
+def dense(widths: tuple[int, ...], activation: nn.Module, batch_norm: bool, dropout: float) -> nn.Sequential:
+    """Linear, [BatchNorm], activation, [Dropout] from each width to the next."""
+    stack = nn.Sequential()
+    for num_inputs, num_outputs in pairwise(widths):
+        # A bias before batch normalization has no effect.
+        stack.append(nn.Linear(num_inputs, num_outputs, bias=not batch_norm))
+        if batch_norm:
+            stack.append(nn.BatchNorm1d(num_outputs))
+        stack.append(activation)
+        if dropout > 0:
+            stack.append(nn.Dropout(dropout))
+    return stack
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -1,26 +1,11 @@
 """The original GAN as dense layers (Goodfellow et al., arXiv:1406.2661), for images of any size."""
 
-from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from src.networks import base, layers
-
-
-def dense(widths: tuple[int, ...], activation: nn.Module, batch_norm: bool, dropout: float) -> nn.Sequential:
-    """Linear, [BatchNorm], activation, [Dropout] from each width to the next."""
-    stack = nn.Sequential()
-    for num_inputs, num_outputs in pairwise(widths):
-        # A bias before batch normalization has no effect.
-        stack.append(nn.Linear(num_inputs, num_outputs, bias=not batch_norm))
-        if batch_norm:
-            stack.append(nn.BatchNorm1d(num_outputs))
-        stack.append(activation)
-        if dropout > 0:
-            stack.append(nn.Dropout(dropout))
-    return stack
 
 
 class Generator(base.Generator):
@@ -55,7 +40,7 @@ class Generator(base.Generator):
             self.embed = nn.Embedding(num_classes, latent_dim)
             num_inputs += latent_dim
         widths = (num_inputs, *hidden)
-        self.hidden = dense(widths, nn.ReLU(), batch_norm, dropout)
+        self.hidden = layers.dense(widths, nn.ReLU(), batch_norm, dropout)
         self.to_pixels = nn.Linear(widths[-1], channels * prod(image_size))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -95,7 +80,7 @@ class Discriminator(base.Discriminator):
     ):
         super().__init__(image_size, channels, num_classes)
         widths = (channels * prod(image_size), *hidden)
-        self.hidden = dense(widths, nn.LeakyReLU(leak), batch_norm, dropout)
+        self.hidden = layers.dense(widths, nn.LeakyReLU(leak), batch_norm, dropout)
         self.head = layers.ProjectionHead(widths[-1], num_classes)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
