@@ -99,6 +99,12 @@ class GAN(Evaluation):
         for name in ("g_clip", "d_clip"):
             if given[name] is not None and given[name] <= 0:
                 raise ValueError(f"model.{name} must be above 0, got {given[name]}; null leaves the gradient as it is")
+        for player, network in (("generator", generator), ("discriminator", discriminator)):
+            for name, weight in network.named_parameters():
+                if weight.numel() == 0:
+                    raise ValueError(
+                        f"{name} of the {player} is empty: give each width and latent_dim of it at least 1"
+                    )
         for regularizer in regularizers or []:
             regularizer.check(discriminator)
         for regularizer in g_regularizers or []:

@@ -156,6 +156,8 @@ OPTIONS = {
     "--trainer.val_check_interval 0": ["val_check_interval", "at least 1"],
     "--trainer.accumulate_grad_batches 2": ["two players", "--model.accumulate"],
     "--trainer.gradient_clip_val 1": ["two players", "--model.g_clip"],
+    "--model.generator.latent_dim 0": ["generator is empty", "at least 1"],
+    "--model.discriminator.hidden [0]": ["discriminator is empty", "at least 1"],
     "--model.g_clip -1": ["model.g_clip must be above 0", "null"],
     "--model.val_images 0": ["model.val_images must be at least 1"],
     "--model.on_nonfinite hope": ["on_nonfinite", "rollback"],
