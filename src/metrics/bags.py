@@ -25,8 +25,10 @@ class BagScore(Score):
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         """Raises ValueError if there are no held-out bags."""
         data = model.trainer.datamodule
-        if "test" not in data.splits:
-            raise ValueError("BagScore needs held-out bags: give the data test images, or a test_path, or leave it out")
+        if not hasattr(data, "bags") or "test" not in data.splits:
+            raise ValueError(
+                "BagScore needs held-out bags: take data of src.data.bags with test images, or with a test_path"
+            )
         count = len(data.bags("test").sizes)
         x, condition = data.examples("test", count)
         logits, attention = classified(model, x, condition["mask"])
@@ -66,8 +68,8 @@ class ComponentPurity(Metric):
     def coded(self, model: Any) -> Features:
         """Features of the generated images, with their components in place of their labels."""
         fake = model.fakes[key_of(self)]
-        if fake.logits is None:
-            raise ValueError("ComponentPurity needs an extractor with classes, such as src.metrics.features.Classifier")
+        if fake.logits is None or not hasattr(model.generator, "codes"):
+            raise ValueError("ComponentPurity needs a generator of src.networks.bags and an extractor with classes")
         network = (model.generator_ema or model.generator).cpu()
         numbers = torch.arange(model.test_images if model.trainer.testing else model.val_images)
         codes = network.codes(model.latents_of(numbers), model.trainer.datamodule.conditions(numbers))
