@@ -1,12 +1,13 @@
 """Figures of bags: does the discriminator classify held-out ones, and what does each component of the mixture make?"""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.metrics.base import Metric, Score, jackknife, key_of
-from src.metrics.statistics import Features
+from src.metrics.base import Metric, Score, key_of, standard_errors
+from src.metrics.statistics import GROUPS, Features
 
 CHUNK = 100  # bags that are classified at once
 
@@ -42,7 +43,12 @@ class BagScore(Score):
             return figures if aucs is None else [*figures, aucs[which].nanmean().item()]
 
         figures = values(torch.ones(count, dtype=torch.bool))
-        deviations = (jackknife(values, count) if errors else None) or [None] * len(figures)
+        deviations: list[float | None] = [None] * len(figures)
+        if errors:
+            # Drawn, because the classes of bags may take turns.
+            groups = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % GROUPS
+            with suppress(ValueError):  # without a group, bags of some class may be missing
+                deviations = standard_errors([values(groups != group) for group in range(GROUPS)])
         protocol = {"num_bags": count, "split": "test"} | model.protocol() | {"generator": None}
         return [
             {"name": name, "value": value, "error": error, "protocol": protocol}
@@ -54,8 +60,8 @@ class ComponentPurity(Metric):
     """Which classes of images the components of a mixture make, as a classifier judges.
 
     `component-purity`: share of generated images whose class is the most frequent one of their component;
-    `component-classes`: how many classes are the most frequent one of some component. For a generator with
-    `num_codes` and `codes(z, condition)`, and an extractor with class logits, such as `Classifier`.
+    `component-classes`: how many classes are the most frequent one of some component. For a generator of
+    `src.networks.bags`, and an extractor with class logits, such as `Classifier`.
     """
 
     figure_names = ("component-purity", "component-classes")
@@ -68,13 +74,13 @@ class ComponentPurity(Metric):
     def coded(self, model: Any) -> Features:
         """Features of the generated images, with their components in place of their labels."""
         fake = model.fakes[key_of(self)]
-        if fake.logits is None or not hasattr(model.generator, "codes"):
+        if fake.logits is None or not hasattr(model.generator, "components"):
             raise ValueError("ComponentPurity needs a generator of src.networks.bags and an extractor with classes")
         network = (model.generator_ema or model.generator).cpu()
         numbers = torch.arange(model.test_images if model.trainer.testing else model.val_images)
-        codes = network.codes(model.latents_of(numbers), model.trainer.datamodule.conditions(numbers))
+        components = network.components(model.latents_of(numbers), model.trainer.datamodule.conditions(numbers))
         network.to(model.device)
-        return Features(fake.values, fake.logits, codes)
+        return Features(fake.values, fake.logits, components.flatten()[fake.indices], fake.indices)
 
     def values(self, real: Features, fake: Features) -> list[float]:
         counts = contingency(fake)
