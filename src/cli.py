@@ -105,7 +105,7 @@ class Trainer(pl.Trainer):
         """
         datamodule.ask(num_images, classes, batch_size)
         model.seed = seed
-        columns = min(len(datamodule.classes) or datamodule.num_classes, 10) or None
+        columns = min(len(datamodule.classes), 10) or model.generator.columns
         output = output or str(Path(self.default_root_dir) / "predictions")
         check_writable(output, "--output")
         self.callbacks.append(PredictionWriter(output, columns))

@@ -43,6 +43,12 @@ class Evaluation(LightningModule):
         self.reals: dict[str, Features] = {}
         self.fakes: dict[str, Features] = {}
 
+    def latents_of(self, indices: Tensor) -> Tensor:
+        """The latents [B, *latent_shape] of samples, on the CPU: functions of `(seed, index)`."""
+        shape = self.generator.latent_shape
+        noise = [seeding.normal(shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
+        return torch.stack(noise) if noise else torch.empty(0, *shape)
+
     @torch.no_grad()
     def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
         """Images of the averaged generator, each a function of `(seed, its index)` and its condition, to the last bit.
@@ -55,8 +61,7 @@ class Evaluation(LightningModule):
             float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
         network = self.generator_ema or self.generator
-        noise = [seeding.normal(network.latent_shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
-        indices, latents = indices.to(self.device), torch.stack(noise).to(self.device) if noise else None
+        indices, latents = indices.to(self.device), self.latents_of(indices).to(self.device)
         images = torch.empty(len(indices), *network.output_shape, device=self.device)
         training = network.training
         network.eval()

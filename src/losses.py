@@ -127,3 +127,27 @@ def margin(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
             "set both batch sizes equal"
         )
     return real_logits - fake_logits
+
+
+class Weighted(Loss):
+    """A loss times a weight, where further terms of the players matter more or less than their game.
+
+    Args:
+        loss: the game; `NonSaturating` by default.
+        weight: factor for both players, 0 or more; 0 leaves them to their further terms.
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+
+    def __init__(self, loss: Loss | None = None, weight: float = 1.0):
+        if weight < 0:
+            raise ValueError(f"weight of Weighted must be 0 or more, not {weight}")
+        self.loss, self.weight = loss or NonSaturating(), weight
+        self.relativistic = self.loss.relativistic
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return self.weight * self.loss.generator(real_logits, fake_logits)
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self.weight * self.loss.discriminator(real_logits, fake_logits)

@@ -16,6 +16,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 # fmt: off
 # A module imports from inside `src` only what stands here; a folder stands for its modules.
 ALLOWED = {
+    "auxiliary": {"regularizers"},
     "__main__": {"cli"},
     "augment": {"distributed"},
     "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "report", "score"},

@@ -131,3 +131,13 @@ def test_relativistic_pairing_is_antisymmetric_and_blind_to_a_common_shift():
 def test_relativistic_pairing_refuses_batches_without_pairs():
     with pytest.raises(ValueError, match="4 real and 8 fake images; set both batch sizes equal"):
         losses.RelativisticPairing().discriminator(torch.zeros(4), torch.zeros(8))
+
+
+def test_a_weighted_loss_is_a_multiple_for_both_players():
+    real, fake = torch.randn(2, 8, generator=torch.manual_seed(0))
+    plain, weighted = losses.RelativisticPairing(), losses.Weighted(losses.RelativisticPairing(), 0.25)
+    assert weighted.relativistic and not losses.Weighted().relativistic
+    for player in ("generator", "discriminator"):
+        torch.testing.assert_close(getattr(weighted, player)(real, fake), getattr(plain, player)(real, fake) / 4)
+    with pytest.raises(ValueError, match="weight of Weighted must be 0 or more"):
+        losses.Weighted(weight=-1)

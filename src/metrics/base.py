@@ -1,6 +1,5 @@
 """What every figure of merit offers to the evaluation."""
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -146,11 +145,7 @@ class Metric(Score):
                 )
         errors = errors and len(fake) >= 2 * GROUPS
         values, without = self.jackknife(real, fake) if errors else (self.values(real, fake), None)
-        deviations: list[float | None] = [None] * len(values)
-        if without is not None:
-            table = torch.tensor(without, dtype=torch.float64)
-            spread = (table - table.mean(0)).square().sum(0)
-            deviations = [math.sqrt(s * (GROUPS - 1) / GROUPS) for s in spread.tolist()]
+        deviations = [None] * len(values) if without is None else standard_errors(without)
         facts = {
             "num_real": real.count,
             "num_fake": fake.count,
@@ -163,6 +158,13 @@ class Metric(Score):
             {"name": name, "value": value, "error": error, "protocol": facts | self.options() | protocol}
             for name, value, error in zip(self.names, values, deviations, strict=True)
         ]
+
+
+def standard_errors(without: list[list[float]]) -> list[float]:
+    """Those of some figures, from their values without each of the groups of a jackknife."""
+    table = torch.tensor(without, dtype=torch.float64)
+    spread = (table - table.mean(0)).square().sum(0)
+    return (spread * (GROUPS - 1) / GROUPS).sqrt().tolist()
 
 
 EVERY = torch.ones(1, GROUPS).double()  # groups of generated images: a row for all of them,
