@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import base, dcgan, layers, mlp, resnet
+from src.networks import base, dcgan, fully_convolutional, layers, mlp, resnet
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
 FAMILIES = [m for m in MODULES if m is not base and hasattr(m, "Generator") and hasattr(m, "Discriminator")]
@@ -188,6 +188,8 @@ def named_sizes(message):
     [
         (dcgan.Generator, [(24, 24), (32, 32)]),
         (dcgan.Discriminator, [(24, 24), (32, 32)]),
+        (fully_convolutional.Generator, [(24, 24), (32, 32)]),
+        (fully_convolutional.Discriminator, [(24, 24), (32, 32)]),
         (resnet.Generator, [(24, 24), (32, 32)]),
         (resnet.Discriminator, [(28, 28), (28, 32)]),
     ],
