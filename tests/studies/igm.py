@@ -7,10 +7,9 @@ CONFIG = ["--config", "configs/igm_digits.yaml", "--trainer.val_check_interval",
 UNMEASURED = ["--model.measurement", "null"]
 METHODS = {  # what the GAN is trained on -> options beside those of the damage
     "measurements, with measured fakes (AmbientGAN)": [],
-    "the same, with an encoder": ["--config", "configs/igm_with_encoder.yaml"],
     "damaged images": UNMEASURED,
-    "images filled in, harmonic": [*UNMEASURED, "--data.inpaint", "harmonic"],
-    "images filled in, biharmonic": [*UNMEASURED, "--data.inpaint", "biharmonic"],
+    "images filled in (harmonic)": [*UNMEASURED, "--data.inpaint", "harmonic"],
+    "measurements, with measured fakes and an encoder": ["--config", "configs/igm_with_encoder.yaml"],
 }
 
 
