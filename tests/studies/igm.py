@@ -1,6 +1,6 @@
 """What a generator learns of clean digits from incomplete ones: AmbientGAN against damaged and filled-in images."""
 
-from tests.studies.common import measure, spread, table
+from common import measure, spread, table
 
 SEEDS = range(3)
 CONFIG = ["--config", "configs/igm_digits.yaml", "--trainer.val_check_interval", "100000"]
