@@ -3,11 +3,11 @@
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_gan
+from conftest import ROOT
 from PIL import Image
 
 from src.cli import load, main
-from src.networks import fully_convolutional, mlp
+from src.networks import fully_convolutional
 
 
 def build(image_size=(16, 16), **options):
@@ -80,9 +80,3 @@ def test_sizes_that_the_blocks_do_not_divide_are_refused():
     for network in (fully_convolutional.Generator, fully_convolutional.Discriminator):
         with pytest.raises(ValueError, match="not a multiple of 8"):
             network((12, 16), 3)
-
-
-def test_dense_networks_stay_at_their_size():
-    other = mlp.Generator((8, 8), 1, latent_dim=4, hidden=(8,))
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        other.load_state_dict(make_gan().generator.state_dict())
