@@ -410,16 +410,17 @@ class Loader(CLI):
         pass
 
 
-def load(path: str) -> GAN:
+def load(path: str, *options: str) -> GAN:
     """The model of a checkpoint, on the CPU, ready to `sample`; for notebooks and scripts.
 
     Args:
         path: a checkpoint of this project.
+        options: of `predict`: `"--data.image_size", "[64,96]"` for a fully convolutional generator, for instance.
 
     Raises:
         ValueError: as `read_checkpoint`.
     """
-    return start(Loader, ["predict", "--ckpt_path", path]).model.eval()
+    return start(Loader, ["predict", "--ckpt_path", path, *options]).model.eval()
 
 
 def quieten() -> None:

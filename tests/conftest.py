@@ -31,8 +31,8 @@ class Squares(ImageDataModule):
 
     splits = ("train", "test")
 
-    def __init__(self, num_images: int = 100, batch_size: int = 8, labels: bool = False, flip: bool = False):
-        super().__init__(batch_size, labels, flip)
+    def __init__(self, num_images: int = 100, batch_size: int = 8, labels: bool = False, flip: bool = False, **kwargs):
+        super().__init__(batch_size, labels, flip, **kwargs)
         self.count = num_images
         self.describe(4, channels=1, class_names=["dark", "bright"])
 

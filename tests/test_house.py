@@ -28,7 +28,8 @@ ALLOWED = {
     "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
     "score": {"data.folder", "metrics", "report"},
     "callbacks": {"callbacks", "distributed", "pixels"},
-    "data": {"data", "pixels", "seeding"},
+    "data": {"data", "measurements", "pixels", "seeding"},
+    "reconstruction": {"networks", "regularizers"},
     "metrics": {"metrics", "pixels"},
     "networks": {"networks", "pixels"},
 }

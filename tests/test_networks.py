@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import bags, base, dcgan, layers, mlp, resnet
+from src.networks import bags, base, dcgan, fully_convolutional, layers, mlp, resnet
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
 OTHERS = (base, bags)  # whose samples are not single images: tests of their own
@@ -189,6 +189,8 @@ def named_sizes(message):
     [
         (dcgan.Generator, [(24, 24), (32, 32)]),
         (dcgan.Discriminator, [(24, 24), (32, 32)]),
+        (fully_convolutional.Generator, [(24, 24), (32, 32)]),
+        (fully_convolutional.Discriminator, [(24, 24), (32, 32)]),
         (resnet.Generator, [(24, 24), (32, 32)]),
         (resnet.Discriminator, [(28, 28), (28, 32)]),
     ],

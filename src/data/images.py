@@ -4,9 +4,9 @@ import hashlib
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src import seeding
+from src.data.inpainting import inpainted
+from src.measurements import Mask, Measurement
 from src.pixels import from_uint8
 
 EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
@@ -35,6 +37,12 @@ class ImageDataModule(LightningDataModule, ABC):
         subset: only so many of the training images, drawn at random; all by default.
         subset_seed: another one draws others.
         without: numbers of classes that the training images lack.
+        measurement: what is done to each real image before training sees it, once and for all: a function of the seed
+            and its number. The images that figures compare with stay as they are.
+        inpaint: fill in the pixels that `measurement` hides, and train on the result.
+
+    Raises:
+        ValueError: `inpaint` without a measurement that hides pixels.
     """
 
     splits: tuple[str, ...] = ("train", "test")
@@ -48,8 +56,15 @@ class ImageDataModule(LightningDataModule, ABC):
         subset: int | None = None,
         subset_seed: int = 0,
         without: list[int] | None = None,
+        measurement: Measurement | None = None,
+        inpaint: Literal["harmonic", "biharmonic"] | None = None,
     ) -> None:
         super().__init__()
+        if inpaint and not isinstance(measurement, Mask):
+            raise ValueError(
+                "data.inpaint fills in missing pixels: set data.measurement, to MissingPixels for instance"
+            )
+        self.measurement, self.inpaint = measurement, inpaint
         self.batch_size = batch_size
         self.labels = labels
         self.flip = flip
@@ -168,12 +183,24 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def training_set(self) -> Dataset:
         """What training reads: a list of indices -> (x, condition) of a whole batch."""
-        return ImageDataset(*self.split("train"), self.flip)
+        dataset = self.dataset("train", self.flip)
+        if self.inpaint:  # once: too slow to be done again in every epoch
+            images = [dataset.seen(np.array(dataset.images[i : i + 1]), [i]) for i in range(len(dataset.images))]
+            dataset.images, dataset.seen = np.concatenate(images), None
+        return dataset
+
+    def dataset(self, split: str, flip: bool = False) -> "ImageDataset":
+        """A split as training sees it: measured, and filled in, where the options say so."""
+        seen = None
+        if self.measurement:
+            key = (self.trainer.lightning_module.seed, seeding.MEASUREMENTS, self.splits.index(split))
+            seen = partial(measure, measurement=self.measurement, inpaint=self.inpaint, key=key)
+        return ImageDataset(*self.split(split), flip, seen)
 
     def examples(self, split: str, count: int) -> tuple[Tensor, Any]:
         """The first examples of a split, as the discriminator sees real ones: x [n, ...] in [-1, 1], and condition."""
-        images, labels = (None if part is None else torch.from_numpy(part[:count].copy()) for part in self.split(split))
-        return from_uint8(images), labels
+        batch = self.dataset(split)[list(range(min(count, self.num_images(split))))]
+        return self.on_after_batch_transfer(batch, 0)
 
     def state_dict(self) -> dict[str, int]:
         """How many images have been read, and how: a run that goes on with other batches loses none."""
@@ -262,12 +289,20 @@ class ImageDataset(Dataset):
         images: uint8 (N, C, H, W).
         labels: int64 (N,) or None.
         flip: double the set by its mirror images.
+        seen: (images, their numbers) -> what is seen of them, float32 (n, C, H, W), before they are mirrored.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None, flip: bool) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        flip: bool,
+        seen: Callable[[np.ndarray, list[int]], np.ndarray] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.flip = flip
+        self.seen = seen
 
     def __len__(self) -> int:
         return len(self.images) * (2 if self.flip else 1)
@@ -276,6 +311,8 @@ class ImageDataset(Dataset):
         mirrored, rows = np.divmod(np.asarray(indices), len(self.images))
         mirrored = mirrored.astype(bool)
         images = np.asarray(self.images[rows])
+        if self.seen:
+            images = self.seen(images, rows.tolist())
         images[mirrored] = images[mirrored][..., ::-1]
         labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
         return torch.from_numpy(images), labels
@@ -289,6 +326,29 @@ class ImageDataset(Dataset):
         self.__dict__ = state
         if isinstance(self.images, Path):
             self.images = np.load(self.images, mmap_mode="r")
+
+
+def measure(
+    images: np.ndarray, rows: list[int], measurement: Measurement, inpaint: str | None, key: tuple[int, ...]
+) -> np.ndarray:
+    """The measurement of each image, a function of `(key, its row)`.
+
+    Args:
+        images: uint8 (n, C, H, W).
+        rows: their numbers (n,).
+        measurement: what is done to them.
+        inpaint: how the pixels that it hides are filled in, or None.
+        key: seed, purpose and split.
+
+    Returns:
+        float32 (n, C, H, W).
+    """
+    streams = [torch.Generator().manual_seed(seeding.mix(*key, row)) for row in rows]
+    pixels = from_uint8(torch.from_numpy(images)).split(1)
+    measured = [measurement(*pair) for pair in zip(pixels, streams, strict=True)]
+    if inpaint:
+        return np.stack([inpainted(y[0].numpy(), measurement.seen(y)[0, 0].numpy(), inpaint) for y in measured])
+    return torch.cat(measured).numpy()
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,0 +1,82 @@
+"""Networks of one set of weights for all sizes."""
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from PIL import Image
+
+from src.cli import load, main
+from src.networks import fully_convolutional
+
+
+def build(image_size=(16, 16), **options):
+    torch.manual_seed(0)
+    options = {"width": 4, "num_blocks": 2} | options
+    generator = fully_convolutional.Generator(image_size, 3, latent_dim=5, **options).eval()
+    return generator, fully_convolutional.Discriminator(image_size, 3, **options).eval()
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_weights_fit_every_size_and_moved_noise_gives_moved_images(num_classes):
+    """Away from the border, where padding is seen."""
+    (small, judge), (large, _) = build((32, 32), num_classes=num_classes), build((64, 96), num_classes=num_classes)
+    large.load_state_dict(small.state_dict())
+    z = torch.randn(2, *large.latent_shape)
+    labels = torch.tensor([0, 1]) if num_classes else None
+    image = large(z, labels)
+    assert image.shape == (2, 3, 64, 96) == (2, *large.output_shape)
+    window = small(z[:, :, 4:12, 8:16], labels)  # 4 pixels a row of the noise
+    torch.testing.assert_close(window[..., 12:20, 12:20], image[..., 28:36, 44:52])
+    assert not torch.allclose(window[..., :8, :8], image[..., 16:24, 32:40])
+    assert judge(image, labels).shape == (2,)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_logit_is_the_mean_of_logits_of_patches(num_classes):
+    _, judge = build((32, 48), num_classes=num_classes)
+    labels = torch.tensor([0, 2]) if num_classes else None
+    x = torch.randn(2, 3, 32, 48)
+    logits = judge.patch_logits(x, labels)
+    assert logits.shape == (2, 8, 12)
+    torch.testing.assert_close(judge(x, labels), logits.mean((1, 2)))
+    x[..., -1, -1] += 10
+    changed = judge.patch_logits(x, labels) != logits
+    assert changed[:, -1, -1].all() and not changed[:, :-3, :].any() and not changed[:, :, :-3].any()
+
+
+def test_published_widths():
+    generator = fully_convolutional.Generator((32, 32), 3, num_blocks=4)
+    assert [norm.norm.num_features for norm in generator.norms] == [1024, 512, 256, 128, 64]
+    judge = fully_convolutional.Discriminator((32, 32), 3, num_blocks=4)
+    convolutions = [m for m in judge.features if isinstance(m, torch.nn.Conv2d)]
+    assert [convolution.out_channels for convolution in convolutions] == [64, 128, 256, 512, 1024]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint of two steps on digits, with an encoder, whose weights serve all sizes as well."""
+    quick = {"trainer": {"max_steps": 2, "logger": False, "callbacks": None}, "data": {"init_args": {"batch_size": 8}}}
+    quick["trainer"]["callbacks"] = [{"class_path": "src.callbacks.checkpoints.LastCheckpoint"}]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick))
+    configs = [ROOT / "configs" / name for name in ("igm_digits.yaml", "igm_with_encoder.yaml")]
+    options = [word for config in [*configs, tmp_path / "quick.yaml"] for word in ("--config", str(config))]
+    main(["fit", *options, "--run_dir", str(tmp_path / "run")])
+    return str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+
+
+def test_a_checkpoint_is_sampled_at_another_size(trained, tmp_path):
+    main(["predict", "--ckpt_path", trained, "--data.image_size", "[16,24]", "--num_images", "3", "--output",
+          str(tmp_path / "out")])  # fmt: skip
+    files = sorted((tmp_path / "out" / "images").rglob("*.png"))
+    assert [Image.open(file).size for file in files] == [(24, 16)] * 3
+    gan, same = load(trained, "--data.image_size", "[16,24]"), load(trained)
+    assert gan.sample(torch.arange(3)).shape == (3, 1, 16, 24)
+    for name, value in gan.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name]), name
+
+
+def test_sizes_that_the_blocks_do_not_divide_are_refused():
+    for network in (fully_convolutional.Generator, fully_convolutional.Discriminator):
+        with pytest.raises(ValueError, match="not a multiple of 8"):
+            network((12, 16), 3)
