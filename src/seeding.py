@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # What a draw is for: the first word of its key.
-ORDER, DISCRIMINATOR, GENERATOR, WARMUP, MODULES, SAMPLES, BAGS = range(7)
+ORDER, DISCRIMINATOR, GENERATOR, WARMUP, MODULES, SAMPLES, BAGS, RECORDINGS, DROPOUT = range(9)
 
 
 def mix(seed: int, *key: int) -> int:
