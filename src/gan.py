@@ -109,6 +109,7 @@ class GAN(Evaluation):
             regularizer.check(discriminator)
         for regularizer in g_regularizers or []:
             regularizer.build(generator, discriminator)
+        discriminator.meet(generator)
 
         self.generator = generator
         self.discriminator = discriminator

@@ -179,3 +179,29 @@ class GradientPenalty(Regularizer):
         # vector_norm has the gradient 0 at 0, where sqrt(sum of squares) has NaN.
         norm = torch.linalg.vector_norm(input_gradient(discriminator, between, condition), dim=1)
         return (norm - 1).square().mean()
+
+
+class ModalityPrediction(GeneratorRegularizer):
+    """Variance of each modality that a linear map of the fused code does not explain: 1 - R^2, 0 to about 1.
+
+    E ||s_m - E s_m - sigma_m (A_m code + b_m)||^2 / tr Cov(s_m), averaged over the modalities m; s_m as `summaries`
+    of `src.networks.fusion.Generator` says, sigma_m the root of its mean variance, and moments those of the batch. The
+    code only knows the modalities that this step shows, so it has to tell of each what the others say about it; the
+    adversarial game alone asks for nothing but the image.
+    """
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        if not hasattr(generator, "summaries"):
+            raise ValueError("ModalityPrediction needs the code of src.networks.fusion.Generator")
+        sizes = generator.summary_sizes
+        self.heads = nn.ModuleDict({name: nn.Linear(generator.code_dim, size) for name, size in sizes.items()})
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        code, terms = model.generator.code(condition, len(real)), []
+        for name, (values, recorded) in model.generator.summaries(real, condition).items():
+            held = recorded.to(values.dtype)[:, None]
+            share = held / held.sum().clamp(min=1)
+            centred = values - (share * values).sum(0)
+            scale = (share * centred.square()).sum().div(values.shape[1]).clamp(min=1e-6).sqrt()
+            terms.append((share * (centred / scale - self.heads[name](code)).square()).sum() / values.shape[1])
+        return sum(terms) / len(terms)

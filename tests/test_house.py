@@ -88,6 +88,14 @@ def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
         data = {"root": str(tmp_path / "images"), "cache_dir": str(tmp_path / "cache"), "image_size": size}
         data |= {"channels": channels, "batch_size": 4, "flip": given.get("flip", False)}
         overlay["data"] = {"class_path": "src.data.folder.ImageFolder", "init_args": data}
+    if source == ["multimodal", "Manifest"]:
+        write_images(tmp_path / "images", 32, 3)
+        rows = [f"images/{name}/{i}.png,{name} {i}" for name in ("a", "b") for i in range(10)]
+        (tmp_path / "manifest.csv").write_text("\n".join(["image,text", *rows]))
+        overlay["data"]["init_args"] |= {
+            "manifest": str(tmp_path / "manifest.csv"),
+            "cache_dir": str(tmp_path / "cache"),
+        }
     for network in ("generator", "discriminator"):
         options = config["model"][network].get("init_args", {})
         narrow = {name: value for name, value in (("hidden", [4]), ("width", 4)) if name in options}

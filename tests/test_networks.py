@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import bags, base, dcgan, fully_convolutional, layers, mlp, resnet
+from src.networks import bags, base, dcgan, fully_convolutional, fusion, layers, mlp, resnet
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
-OTHERS = (base, bags)  # whose samples are not single images: tests of their own
+OTHERS = (base, bags, fusion)  # samples that are not single images, conditions that are no labels: own tests
 FAMILIES = [m for m in MODULES if m not in OTHERS and hasattr(m, "Generator") and hasattr(m, "Discriminator")]
 TINY = {"width": 8, "hidden": (16, 16), "latent_dim": 6}
 NUM_IMAGES = 4

@@ -95,3 +95,6 @@ class Discriminator(Network):
     Raises:
         ValueError: for facts that no image has, see `Network`.
     """
+
+    def meet(self, generator: Generator) -> None:
+        """Told the other player, once, before training: for what it takes from it; nothing here."""
