@@ -6,6 +6,7 @@ forked from one that has imported everything, runs the real command line, and ge
 
 import argparse
 import collections
+import contextlib
 import csv
 import itertools
 import multiprocessing
@@ -220,6 +221,8 @@ def kill_at_random(folder: Path, kills: int, undisturbed: float, chance: random.
             time.sleep(chance.uniform(0, 0.003))
         process.kill()
         process.join()
+        with contextlib.suppress(ProcessLookupError):  # the processes of its loaders
+            os.killpg(process.pid, signal.SIGKILL)
         if process.exitcode == 0:  # it was through before
             shutil.rmtree(folder / "run")
             shutil.rmtree(folder / "cache")
