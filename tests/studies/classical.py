@@ -71,6 +71,7 @@ def diversity() -> dict[str, Figures]:
     whole = ["--data.subset", "null", "--data.without", "null"]
     cases = {"all digits": [], "a tenth of them": ["--data.subset", "144"], "no digit 3": ["--data.without", "[3]"]}
     plain = ["--data.labels", "false", "--trainer.max_steps", "1000", "--model.metrics", METRICS]
+    plain += ["--model.discriminator.batch_norm", "true", "--model.regularizers", "null"]  # else it collapses
     return {
         name: measure(folder(name), [*GAN, *plain, *options], SEEDS, [*SAMPLES, *whole])
         for name, options in cases.items()
@@ -83,7 +84,7 @@ def augmentation() -> dict[str, list[float]]:
     for seed in range(5):
         run = FOLDER / folder("few") / f"seed{seed}"
         data = ["--data.subset", "100", "--data.subset_seed", str(seed), "--trainer.max_steps", "1000"]
-        common = ["--run_dir", str(run), "--trainer.logger", "false", "--seed_everything", str(seed)]
+        common = ["--run_dir", str(run), "--trainer.logger", "false", "--seed_everything", str(seed), "--resume"]
         if not (run / "checkpoints" / "last.ckpt").exists():
             main(["fit", *GAN, *data, *common])
         source = Digits(subset=100, subset_seed=seed)
