@@ -136,7 +136,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_readme_is_short_and_its_map_is_true():
-    assert len(README.splitlines()) < 400
+    assert len(README.splitlines()) < 450
     rows = re.findall(r"^\| `(src/[\w/.]+\.py)` +\| +(\d+) \|", README, flags=re.M)
     assert {name for name, _ in rows} == {str(p.relative_to(ROOT)) for p in SOURCES if p.name != "__init__.py"}
     for name, lines in rows:

@@ -9,7 +9,6 @@ METHODS = {  # what the GAN is trained on -> options beside those of the damage
     "measurements, with measured fakes (AmbientGAN)": [],
     "damaged images": UNMEASURED,
     "images filled in (harmonic)": [*UNMEASURED, "--data.inpaint", "harmonic"],
-    "measurements, with measured fakes and an encoder": ["--config", "configs/igm_with_encoder.yaml"],
 }
 
 
