@@ -15,6 +15,7 @@ class BrokenAt(NonSaturating):
     """NaN for one player in some of its updates."""
 
     def __init__(self, player: str, updates: set[int]):
+        super().__init__()
         self.player, self.updates, self.calls = player, updates, {"generator": 0, "discriminator": 0}
 
     def broken(self, player, value):
