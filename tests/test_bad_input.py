@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import wandb
 import yaml
 from conftest import refusal
 from fuzz import option_case
@@ -404,4 +405,7 @@ def test_bad_settings_of_wandb(mode, key, words, tmp_path, refuses, monkeypatch)
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    refuses(f"{FIT} --trainer.logger src.loggers.WandB", "Weights & Biases", "--trainer.logger false", *words)
+    try:
+        refuses(f"{FIT} --trainer.logger src.loggers.WandB", "Weights & Biases", "--trainer.logger false", *words)
+    finally:
+        wandb.teardown()  # which keeps these settings for the whole process

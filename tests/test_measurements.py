@@ -12,6 +12,7 @@ from torch import nn
 from src.data.images import ImageDataModule
 from src.data.inpainting import inpainted
 from src.measurements import BlurNoise, Mask, MissingPatch, MissingPixels, RandomProjection
+from src.networks import base
 
 ALL = [MissingPixels(0.5), MissingPatch(0.4), MissingPatch(0.4, keep=True), BlurNoise(), RandomProjection(0.5)]
 every_measurement = pytest.mark.parametrize("measurement", ALL, ids=lambda m: type(m).__name__)
@@ -159,9 +160,9 @@ def test_filling_in_keeps_what_is_seen_and_leaves_nothing_missing(tmp_path):
 def test_what_the_discriminator_sees_is_measured_of_both_kinds(tmp_path):
     batches = []
 
-    class Judge(nn.Module):
+    class Judge(base.Discriminator):
         def __init__(self):
-            super().__init__()
+            super().__init__((4, 4), 1)
             self.weight = nn.Parameter(torch.zeros(()))
 
         def forward(self, x, condition):
