@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few units: a second thread only waits for the first
 
 from functools import partial
 from pathlib import Path
