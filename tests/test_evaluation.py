@@ -78,7 +78,7 @@ def run_apart(folder, *arguments):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_processes_give_the_same_figures(run, tmp_path, devices):
     """Also where one of them has nothing to generate: 90 samples are two chunks."""
     overlay = metrics_yaml(tmp_path, ["FrechetDistance", "KernelDistance", "PrecisionRecall"])
