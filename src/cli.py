@@ -3,11 +3,8 @@
 import argparse
 import json
 import logging
-import math
 import os
-import re
 import sys
-import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,6 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -35,6 +31,7 @@ from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_ima
 from src.callbacks.predictions import PredictionWriter
 from src.gan import GAN
 from src.loggers import CSV
+from src.refusals import check_numbers, check_trainer, check_writable, fail
 from src.report import say_figures
 from src.score import run as run_scores
 
@@ -42,11 +39,6 @@ BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 EVALUATIONS = ("validate", "test", "predict")
 FACTS = ("image_size", "channels", "num_classes")
 HELD = {"config": str, "facts": dict, "state_dict": dict, "global_step": int}  # by every checkpoint
-OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does nothing, what to take instead
-    ("accumulate_grad_batches", 1, "--model.accumulate"),
-    ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
-    ("overfit_batches", 0, "a small data set"),
-)
 
 
 class Parser(LightningArgumentParser):
@@ -245,57 +237,6 @@ class CLI(LightningCLI):
 
 def say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
-
-
-def check_writable(folder: str, option: str) -> None:
-    """Refuses, before any work is done, a folder that could not be made or written into."""
-    existing = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written into ({error.strerror}): choose another {option}") from error
-
-
-def check_numbers(value: Any, name: str) -> None:
-    """Refuses NaN and infinity wherever the configuration holds them: every comparison lets NaN pass."""
-    if isinstance(value, (dict, Namespace)):
-        for key, inner in vars(value).items() if isinstance(value, Namespace) else value.items():
-            check_numbers(inner, f"{name}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            check_numbers(inner, name)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}: give a finite number")
-
-
-def check_trainer(trainer: Any) -> None:
-    """Refuses what Lightning does for one optimizer, and intervals that it would divide by."""
-    for name, nothing, instead in OF_ONE_OPTIMIZER:
-        if trainer.get(name) not in (None, nothing):
-            raise ValueError(f"--trainer.{name} does not go with two players: leave it out, and take {instead}")
-    for name in ("log_every_n_steps", "val_check_interval"):
-        if trainer.get(name) == 0:
-            raise ValueError(f"--trainer.{name} must be at least 1, got 0")
-
-
-def meant(match: re.Match) -> str:
-    first, *others = match[1].removeprefix("- ").split(" - ")
-    plain = first.startswith(("Expected a <", "Expected a typing.Literal"))
-    others = [other.removeprefix("Expected a ") for other in others if "NoneType" not in other and "path" not in other]
-    return ", or ".join([first, *others]) + (match[2] or "").replace(" Given value type", "; given") if plain else first
-
-
-def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
-    # jsonargparse reports every type that an argument might have had; of classes the first is the one that was meant.
-    union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
-    line = re.sub(union, meant, line)
-    line = re.sub(r"- Expected a path but .*? or invalid - | - Not a valid subclass of .*", "", line)
-    line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2: give its whole path", line)
-    line = re.sub(r"Expected a (<|typing)", r"expected \1", line).replace("typing.Literal", "one of ")
-    line = re.sub(r"<class '(.*?)'>", r"\1", line)
-    print(f"error: {line}{hint}", file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from src.data.digits import Digits
-from src.data.images import EVAL_BATCH, ImageDataModule, ImageDataset, StepSampler, permutation, resized, sample_loader
+from src.data.images import ImageDataModule, ImageDataset, resized
+from src.data.order import EVAL_BATCH, StepSampler, permutation, sample_loader
 from src.pixels import from_uint8, to_uint8
 
 

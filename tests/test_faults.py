@@ -7,7 +7,7 @@ import torch
 from conftest import Squares, fit, make_gan
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from src.data.images import StepSampler
+from src.data.order import StepSampler
 from src.losses import NonSaturating
 
 

@@ -11,7 +11,8 @@ import torch
 from conftest import ROOT, make_gan, make_trainer, refusal
 
 from src.data.digits import Digits
-from src.data.multimodal import MODALITIES, Manifest, SpokenDigits, spectrogram, to_bytes
+from src.data.manifest import Manifest
+from src.data.multimodal import MODALITIES, SpokenDigits, spectrogram, to_bytes
 from src.metrics.probe import LinearProbe, cross_predict, later, pooled, scores
 from src.networks import dcgan, fusion
 from src.regularizers import ModalityPrediction

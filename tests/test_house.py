@@ -19,7 +19,7 @@ ALLOWED = {
     "auxiliary": {"regularizers"},
     "__main__": {"cli"},
     "augment": {"distributed"},
-    "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "regularizers", "report", "score"},
+    "cli": {"callbacks", "data", "gan", "loggers", "losses", "metrics", "refusals", "regularizers", "report", "score"},
     "gan": {
         "augment", "distributed", "ema", "evaluation", "faults", "losses", "measurements", "metrics.base",
         "networks.base", "regularizers", "seeding",
@@ -88,7 +88,7 @@ def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
         data = {"root": str(tmp_path / "images"), "cache_dir": str(tmp_path / "cache"), "image_size": size}
         data |= {"channels": channels, "batch_size": 4, "flip": given.get("flip", False)}
         overlay["data"] = {"class_path": "src.data.folder.ImageFolder", "init_args": data}
-    if source == ["multimodal", "Manifest"]:
+    if source == ["manifest", "Manifest"]:
         write_images(tmp_path / "images", 32, 3)
         rows = [f"images/{name}/{i}.png,{name} {i}" for name in ("a", "b") for i in range(10)]
         (tmp_path / "manifest.csv").write_text("\n".join(["image,text", *rows]))

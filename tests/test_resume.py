@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, Squares, make_gan, make_trainer
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from src.data.images import StepSampler
+from src.data.order import StepSampler
 
 KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src import seeding
-from src.data.images import ImageDataModule, permutation
+from src.data.images import ImageDataModule
+from src.data.order import permutation
 from src.pixels import from_uint8, to_uint8
 
 

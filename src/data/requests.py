@@ -5,7 +5,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.images import EVAL_BATCH, sample_loader
+from src.data.order import EVAL_BATCH, sample_loader
 
 
 class Requests(LightningDataModule):

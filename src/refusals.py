@@ -1,0 +1,68 @@
+"""What is refused, before anything is written, and how: in one line that names the cause and the remedy."""
+
+import math
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+
+OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does nothing, what to take instead
+    ("accumulate_grad_batches", 1, "--model.accumulate"),
+    ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
+    ("overfit_batches", 0, "a small data set"),
+)
+
+
+def check_writable(folder: str, option: str) -> None:
+    """Refuses, before any work is done, a folder that could not be made or written into."""
+    existing = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written into ({error.strerror}): choose another {option}") from error
+
+
+def check_numbers(value: Any, name: str) -> None:
+    """Refuses NaN and infinity wherever the configuration holds them: every comparison lets NaN pass."""
+    if isinstance(value, (dict, Namespace)):
+        for key, inner in vars(value).items() if isinstance(value, Namespace) else value.items():
+            check_numbers(inner, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_numbers(inner, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: give a finite number")
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuses what Lightning does for one optimizer, and intervals that it would divide by."""
+    for name, nothing, instead in OF_ONE_OPTIMIZER:
+        if trainer.get(name) not in (None, nothing):
+            raise ValueError(f"--trainer.{name} does not go with two players: leave it out, and take {instead}")
+    for name in ("log_every_n_steps", "val_check_interval"):
+        if trainer.get(name) == 0:
+            raise ValueError(f"--trainer.{name} must be at least 1, got 0")
+
+
+def meant(match: re.Match) -> str:
+    first, *others = match[1].removeprefix("- ").split(" - ")
+    plain = first.startswith(("Expected a <", "Expected a typing.Literal"))
+    others = [other.removeprefix("Expected a ") for other in others if "NoneType" not in other and "path" not in other]
+    return ", or ".join([first, *others]) + (match[2] or "").replace(" Given value type", "; given") if plain else first
+
+
+def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
+    # jsonargparse reports every type that an argument might have had; of classes the first is the one that was meant.
+    union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
+    line = re.sub(union, meant, line)
+    line = re.sub(r"- Expected a path but .*? or invalid - | - Not a valid subclass of .*", "", line)
+    line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2: give its whole path", line)
+    line = re.sub(r"Expected a (<|typing)", r"expected \1", line).replace("typing.Literal", "one of ")
+    line = re.sub(r"<class '(.*?)'>", r"\1", line)
+    print(f"error: {line}{hint}", file=sys.stderr, flush=True)
+    sys.exit(code)
