@@ -28,7 +28,7 @@ train: setup  ## train the default, 8x8 digits, and score it: minutes on a CPU
 	$(PY) -m src test --ckpt_path $(RUN)/checkpoints/last.ckpt
 
 test: setup  ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup  ## run the long tests: minutes each
 	$(PY) -m pytest -m slow

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 import yaml
+from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -33,12 +34,13 @@ from src.gan import GAN
 from src.loggers import CSV
 from src.refusals import check_numbers, check_trainer, check_writable, fail
 from src.report import say_figures
-from src.score import run as run_scores
+from src.score import compare, score
+from src.weights import SUFFIX, export, read_checkpoint
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 EVALUATIONS = ("validate", "test", "predict")
 FACTS = ("image_size", "channels", "num_classes")
-HELD = {"config": str, "facts": dict, "state_dict": dict, "global_step": int}  # by every checkpoint
+FUNCTIONS = {"score": score, "export": export}  # commands that need no model
 
 
 class Parser(LightningArgumentParser):
@@ -162,6 +164,8 @@ class CLI(LightningCLI):
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
         if self.run.ckpt_path:
+            if Path(self.run.ckpt_path).suffix == SUFFIX:
+                raise ValueError(f"{self.run.ckpt_path} holds weights alone: `fit` goes on from a .ckpt")
             self.trainer.loggers[0].resume(self.check_images()["global_step"])
         config = self._parser("fit").dump(self.config.fit, skip_none=False)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
@@ -239,28 +243,6 @@ def say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a checkpoint of this project without running any code that it may contain.
-
-    Raises:
-        ValueError: if there is none, if it is damaged, or if something else wrote it.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"there is no checkpoint {path}: name a file, runs/digits/checkpoints/last.ckpt for instance")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint: truncated, or not one at all ({type(error).__name__}); "
-            "name another one, best.ckpt for instance"
-        ) from error
-    held = checkpoint if isinstance(checkpoint, dict) else {}
-    for name, kind in HELD.items():
-        if not isinstance(held.get(name), kind):
-            raise ValueError(f"{path} was not written by this project: it holds no {name}; name one that `fit` wrote")
-    return checkpoint
-
-
 def remembered(subcommand: str, path: str) -> list[str]:
     """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins."""
     checkpoint = read_checkpoint(path)
@@ -326,8 +308,10 @@ def main(args: list[str] | None = None) -> CLI | None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        if args[:1] in (["score"], ["compare"]):
-            return run_scores(*args[:1], args[1:], Parser)
+        if args[:1] == ["compare"]:
+            return compare(args[1:])
+        if args and args[0] in FUNCTIONS:
+            return auto_cli(FUNCTIONS[args[0]], args=args[1:], as_positional=False, parser_class=Parser)
         return start(CLI, args)
     except (ValueError, OSError, ArithmeticError, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -131,10 +132,14 @@ class Evaluation(LightningModule):
         other.split = "test" if metric.split == "train" else "train"
         real, held_out, fake = self.real(metric, "train"), self.real(metric, "test"), self.fakes[key_of(metric)]
         number = torch.arange(min(len(held_out), len(fake)))
-        figures = other.evaluate(self, errors=True)
-        for kind, features in (("held-out", held_out), ("generated", fake)):
-            figures += metric.figures(real, features.select(number), True, self.protocol() | {"split": "train"})[:1]
-            figures[-1]["name"] += f"-of-{len(number)}-{kind}"
+        try:
+            figures = other.evaluate(self, errors=True)
+            for kind, features in (("held-out", held_out), ("generated", fake)):
+                figures += metric.figures(real, features.select(number), True, self.protocol() | {"split": "train"})[:1]
+                figures[-1]["name"] += f"-of-{len(number)}-{kind}"
+        except ValueError as error:
+            rank_zero_warn(f"the {len(held_out)} held-out images are too few to compare with: {error}")
+            return []
         return figures
 
     def real(self, metric: Metric, split: str) -> Features:

@@ -32,6 +32,12 @@ class Faults:
         self.count = 0
         self.in_a_row = {"generator": 0, "discriminator": 0}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self.in_a_row = state["count"], dict(state["in_a_row"])
+
     def found(self, model: LightningModule, player: str, loss: Tensor, gradients: list[Tensor]) -> bool:
         """Whether this update must be left out.
 

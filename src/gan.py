@@ -130,6 +130,7 @@ class GAN(Evaluation):
         self.val_images, self.test_images = val_images, test_images
         self.seed = seed
         self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
+        self.images_seen = 0  # real ones, by the discriminator
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
 
@@ -167,7 +168,7 @@ class GAN(Evaluation):
         if self.ema:
             self.ema.update(step, self.global_batch_size(batches[0]))
         if self.logs_now:
-            self.log_curves(self.global_batch_size(batches[0]))
+            self.log_curves()
 
     def update_discriminator(self, batch: Any, purpose: int, update: int) -> None:
         """One optimizer step of the discriminator; `update` numbers these and keys their noise."""
@@ -190,6 +191,7 @@ class GAN(Evaluation):
             ]
             self.backward_into(optimizer, (loss + sum(penalties)) / self.accumulate)
         self.apply_gradients("discriminator", optimizer, loss)
+        self.images_seen += self.global_batch_size(batch)
         if self.logs_now:
             self.curves |= {
                 "loss/discriminator": loss,
@@ -232,7 +234,7 @@ class GAN(Evaluation):
 
     def on_train_start(self) -> None:
         self.check_strategy()
-        self.clock = (time.perf_counter(), self.global_step)
+        self.clock = (time.perf_counter(), self.images_seen)
         if self.global_step == 0:
             with torch.no_grad():
                 self.generator.fit(*self.trainer.datamodule.split("train"))
@@ -316,16 +318,16 @@ class GAN(Evaluation):
         schedulers = self.lr_schedulers() or []
         return schedulers if isinstance(schedulers, list) else [schedulers]
 
-    def log_curves(self, batch_size: int) -> None:
+    def log_curves(self) -> None:
         """Sends the curves to the loggers, straight: each `self.log` costs every step, also those that do not log."""
-        step, (then, step_then) = self.global_step, self.clock
-        self.clock = (time.perf_counter(), step)
+        step, (then, seen_then) = self.global_step, self.clock
+        self.clock = (time.perf_counter(), self.images_seen)
         for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
             self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
         strengths = {name: value for name, value in self.augment.named_buffers() if name.endswith("strength")}
         self.curves |= {f"augment/{name}": value for name, value in strengths.items()}
-        self.curves["images_seen"] = (step * self.d_steps + self.d_warmup_steps) * batch_size
-        self.curves["images_per_second"] = (step - step_then) * self.d_steps * batch_size / (self.clock[0] - then)
+        self.curves["images_seen"] = self.images_seen
+        self.curves["images_per_second"] = (self.images_seen - seen_then) / (self.clock[0] - then)
         if self.faults.count:
             self.curves["faults"] = self.faults.count
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in self.curves.items()}
@@ -337,15 +339,18 @@ class GAN(Evaluation):
         self.log_dict(bar, prog_bar=True, logger=False)
 
     def on_validation_end(self) -> None:
-        self.clock = (time.perf_counter(), self.global_step)  # images a second are those of training
+        self.clock = (time.perf_counter(), self.images_seen)  # images a second are those of training
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
-        checkpoint["faults"] = self.faults.count
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["faults"] = self.faults.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_steps = checkpoint["global_step"]
-        self.faults.count = checkpoint.get("faults", 0)
+        if "faults" in checkpoint:  # not where weights travel alone
+            self.images_seen = checkpoint["images_seen"]
+            self.faults.load_state_dict(checkpoint["faults"])
         theirs, ours = (
             {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
         )

@@ -26,6 +26,13 @@ def check_writable(folder: str, option: str) -> None:
         raise ValueError(f"{folder} cannot be written into ({error.strerror}): choose another {option}") from error
 
 
+def check_file(path: str, option: str) -> None:
+    """Refuses, before any work is done, a file that could not be written."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give {option} the name of a file")
+    check_writable(str(Path(path).parent), option)
+
+
 def check_numbers(value: Any, name: str) -> None:
     """Refuses NaN and infinity wherever the configuration holds them: every comparison lets NaN pass."""
     if isinstance(value, (dict, Namespace)):

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
-from lightning.pytorch.cli import LightningArgumentParser
 
 from src.data.folder import ImageFolder
 from src.metrics.base import Metric
 from src.metrics.fid import FrechetDistance
 from src.metrics.statistics import Features, real_features
+from src.refusals import check_file
 from src.report import say_figures
 
 # What may differ between two figures that are compared: it is what one compares.
@@ -40,6 +39,8 @@ def score(
         cache_dir: decoded images and features are kept here.
         output: JSON file to write the figures to.
     """
+    if output:
+        check_file(output, "--output")
     shared = {"image_size": image_size, "channels": channels, "resize": resize, "cache_dir": f"{cache_dir}/images"}
     sets = {"real": ImageFolder(real, **shared), "fake": ImageFolder(fake, **shared)}
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +48,7 @@ def score(
     metrics = metrics or [FrechetDistance()]
     for metric in metrics:
         metric.setup(device, metrics[0].extractor)
-        features = {name: extract(data, metric, f"{cache_dir}/features") for name, data in sets.items()}
+        features = {name: extract(data, metric, f"{cache_dir}/features", name) for name, data in sets.items()}
         protocol = {"real": real, "fake": fake, "image_size": list(sets["real"].image_size)}
         figures += metric.figures(features["real"], features["fake"], True, protocol)
     say_figures(figures)
@@ -55,12 +56,12 @@ def score(
         Path(output).write_text(json.dumps({"results": figures}, indent=2) + "\n")
 
 
-def extract(data: ImageFolder, metric: Metric, cache_dir: str) -> Features:
+def extract(data: ImageFolder, metric: Metric, cache_dir: str, name: str) -> Features:
     data.prepare_data()
     _, labels = data.split("train")
     return real_features(
         data.real_batches("train"), labels, data.num_images("train"), data.fingerprint("train"),
-        metric.extractor, cache_dir,
+        metric.extractor, cache_dir, name=name,
     )  # fmt: skip
 
 
@@ -96,10 +97,3 @@ def compare(files: list[str]) -> None:
         for file, figure in having.items():
             error = "" if figure["error"] is None else f" ± {figure['error']:.4f}"
             print(f"  {figure['value']:.4f}{error}  {file}")
-
-
-def run(command: str, args: list[str], parser_class: type[LightningArgumentParser]) -> None:
-    if command == "score":
-        auto_cli(score, args=args, as_positional=False, parser_class=parser_class)
-    else:
-        compare(args)

@@ -43,8 +43,13 @@ DECAY = {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"
 DROPOUT = {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [16], "dropout": 0.3}}
 NORMALIZED = {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16], "batch_norm": True}}
 RESIDUAL = {"class_path": "src.networks.resnet.Discriminator", "init_args": {"width": 4}}
+ADA = {
+    "class_path": "src.augment.Adaptive",
+    "init_args": {"augmentations": ["src.augment.Translation", "src.augment.Color"], "target": -0.5, "images": 200},
+}
 EVERYTHING = {
     "d_steps": 2, "d_warmup_steps": 3, "accumulate": 2, "g_batch_multiple": 2, "regularizers": [R1],
+    "augment": [ADA],
     "g_scheduler": STEPS, "d_scheduler": DECAY, "d_optimizer": SGD, "discriminator": DROPOUT, "generator": NORMALIZED,
 }  # fmt: skip
 # Options of `GAN`, of the data and of the trainer.

@@ -15,6 +15,7 @@ import yaml
 from conftest import refusal
 from fuzz import option_case
 from PIL import Image
+from safetensors.torch import save_file
 
 from src.cli import main
 
@@ -50,6 +51,8 @@ def place(tmp_path_factory):
     torch.save({**held, "facts": {}}, place / "facts.ckpt")
     torch.save({**held, "state_dict": 3}, place / "weights.ckpt")
     torch.save({name: held[name] for name in held if name != "global_step"}, place / "step.ckpt")
+    (place / "cut.safetensors").write_bytes(good[:100])
+    save_file({"a": torch.zeros(1)}, place / "foreign.safetensors")
     (place / "occupied").mkdir()
     (place / "occupied" / "mine.txt").write_text("precious")
     (place / "file").write_text("no folder")
@@ -259,6 +262,24 @@ def test_a_bad_checkpoint(name, command, refuses):
     refuses(f"{command} --ckpt_path {name}.ckpt --run_dir new", *CHECKPOINTS[name])
 
 
+EXPORTS = {
+    "export": ["ckpt_path", "required"],
+    "export --ckpt_path good.ckpt --output weights.pt": ["weights.pt must end in .safetensors"],
+    "export --ckpt_path cut.ckpt --output new.safetensors": ["cut.ckpt is not a readable checkpoint", "another one"],
+    "export --ckpt_path good.ckpt --output file/new.safetensors": [
+        "file/new.safetensors could not",
+        "another --output",
+    ],
+    "predict --ckpt_path cut.safetensors": ["cut.safetensors is not a readable checkpoint", "another one"],
+    "predict --ckpt_path foreign.safetensors": ["foreign.safetensors was not written by this project", "name one"],
+}
+
+
+@pytest.mark.parametrize("command", EXPORTS)
+def test_bad_exports(command, refuses):
+    refuses(command, *EXPORTS[command])
+
+
 PREDICTIONS = {
     "--ckpt_path facts.ckpt": ["image_size, channels", "required"],
     "--output occupied": ["occupied is not empty", "another --output"],
@@ -293,6 +314,8 @@ FOLDERS = {
     "score --real images --fake images --resize squeeze": ["resize", "'crop', 'stretch'", "--help"],
     "score --real mixed --fake images": ["different sizes", "image_size"],
     "score --real images --fake images --metrics Foo": ["Foo", "--help"],
+    "score --real images --fake images --output images": ["images is a folder", "--output"],
+    "score --real images --fake images --output file/a.json": ["cannot be written into", "another --output"],
     "compare none.json": ["none.json holds no figures", "name a metrics.json"],
     "compare .": [". holds no figures", "name a metrics.json"],
     "compare good.ckpt": ["good.ckpt holds no figures", "name a metrics.json"],
@@ -405,7 +428,8 @@ def test_bad_settings_of_wandb(mode, key, words, tmp_path, refuses, monkeypatch)
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    wandb.teardown()  # it keeps the settings of its first use for the whole process
     try:
         refuses(f"{FIT} --trainer.logger src.loggers.WandB", "Weights & Biases", "--trainer.logger false", *words)
     finally:
-        wandb.teardown()  # which keeps these settings for the whole process
+        wandb.teardown()

@@ -14,6 +14,7 @@ import torch
 import yaml
 from conftest import ROOT, refusal
 from PIL import Image
+from safetensors.torch import load_file
 
 from src.cli import fail, load, main
 from src.pixels import to_uint8
@@ -198,6 +199,25 @@ def test_a_checkpoint_loads_in_python(run, tmp_path):
             assert np.array_equal(np.asarray(picture), images[i, 0])
     with pytest.raises(ValueError, match="no checkpoint"):
         load(str(tmp_path / "none.ckpt"))
+
+
+def test_exported_weights_stand_for_the_checkpoint_without_its_optimizers(run, tmp_path, capsys):
+    weights = tmp_path / "deep" / "weights.safetensors"
+    main(["export", "--ckpt_path", last(run), "--output", str(weights)])
+    assert "step 4 of" in capsys.readouterr().out
+    held = load_file(weights)
+    assert equal(held, state(last(run))) and [path.name for path in weights.parent.iterdir()] == [weights.name]
+    images, figures = [], []
+    for number, path in enumerate((last(run), str(weights))):
+        main(["predict", "--ckpt_path", path, "--output", str(tmp_path / str(number)), "--num_images", "12"])
+        images.append(pictures(tmp_path / str(number)))
+        main(["test", "--ckpt_path", path, "--run_dir", str(run)])
+        figures.append(json.loads((run / "metrics.json").read_text())["results"])
+    assert images[0] == images[1] and figures[0] == figures[1]
+    assert equal(load(str(weights)).state_dict(), held)
+    assert "holds weights alone" in refusal(["fit", "--ckpt_path", str(weights), "--run_dir", "new"], capsys)
+    wider = ["predict", "--ckpt_path", str(weights), "--model.generator.hidden", "[9]", "--output", str(tmp_path / "w")]
+    assert "another architecture" in refusal(wider, capsys)
 
 
 def test_a_folder_with_something_in_it_is_not_written_into(run, tmp_path, capsys):

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import Squares, fit, make_gan
+from conftest import Squares, fit, make_gan, make_trainer
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from src.data.order import StepSampler
@@ -70,7 +70,7 @@ def test_skip_leaves_out_one_update_and_counts_it(tmp_path, optimizer):
     assert finite(gan.state_dict()) and gan.faults.count == 1 and gan.trainer.global_step == 6
     clean = train(tmp_path / "clean", "skip", "discriminator", set(), **options)
     assert not torch.equal(clean.discriminator.hidden[0].weight, gan.discriminator.hidden[0].weight)
-    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["faults"] == 1
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["faults"]["count"] == 1
 
 
 def test_skip_changes_no_weight_of_the_player(tmp_path):
@@ -123,3 +123,14 @@ def test_it_gives_up_when_no_update_succeeds(tmp_path, monkeypatch):
     monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
     with pytest.raises(ValueError, match="step 3: .*stopped"), pytest.warns(UserWarning):
         train(tmp_path, "skip", "generator", set(range(6)))
+
+
+def test_it_gives_up_at_the_same_step_if_it_was_stopped_in_between(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
+    gans = [make_gan(loss=BrokenAt("generator", set(range(6))), on_nonfinite="skip") for _ in range(2)]
+    options = {"callbacks": [LastCheckpoint()], "plugins": [AtomicCheckpointIO()], "enable_checkpointing": True}
+    with pytest.warns(UserWarning, match="fault number 2"):
+        make_trainer(tmp_path, 2, **options).fit(gans[0], datamodule=Squares())
+    trainer = make_trainer(tmp_path, 6, **options)
+    with pytest.raises(ValueError, match="step 3: .*stopped"), pytest.warns(UserWarning, match="fault number 3"):
+        trainer.fit(gans[1], datamodule=Squares(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")

@@ -83,6 +83,21 @@ def test_weights_and_biases_goes_on_with_the_same_run(tmp_path):
     assert len(records) == 2 and len(set(records)) == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["everything", "bfloat16"])
+def test_so_do_runs_on_a_gpu_with_deterministic_algorithms(name, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    options = ("--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.deterministic", "true")
+    folders = {number: tmp_path / number for number in ("alone", "stopped")}
+    for folder in folders.values():
+        soak.write(folder, name)
+    assert exit_code(folders["alone"], *options) == 0
+    assert exit_code(folders["stopped"], *options, fatal=("step", 10, KILL)) == -KILL
+    assert exit_code(folders["stopped"], *options, fatal=("step", 3, TERM)) == 128 + TERM
+    assert exit_code(folders["stopped"], *options) == 0
+    assert soak.differences(*folders.values()) == []
+
+
 # ---------------------------------------------------------------------------------------------- other batches
 
 
@@ -99,6 +114,7 @@ def test_another_batch_size_leaves_out_no_image(sizes, tmp_path, caplog, monkeyp
     assert len(read) == 5 * 2 * sizes[0] + 7 * 2 * sizes[1]
     for epoch in range(len(read) // 100):
         assert sorted(read[epoch * 100 :][:100]) == list(range(100))
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == len(read)
     told = f"batch_size was {sizes[0]}, is {sizes[1]}"
     assert (told in caplog.text) == (sizes[0] != sizes[1])
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from src import __version__
 from src.distributed import largest
+from src.weights import SUFFIX, load_weights
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 
@@ -53,6 +54,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        if Path(path).suffix == SUFFIX:
+            return load_weights(path)
         return super().load_checkpoint(path, map_location, weights_only=True)
 
 

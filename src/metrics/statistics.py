@@ -236,6 +236,7 @@ def real_features(
     folder: str | Path,
     rank: int = 0,
     world_size: int = 1,
+    name: str = "real",
 ) -> Features:
     """Features of a split of real images, computed once for all runs; every process must call it.
 
@@ -250,6 +251,7 @@ def real_features(
         folder: where the files are.
         rank: this process.
         world_size: number of processes.
+        name: what the progress bar calls the images.
     """
     key = {"schema": SCHEMA, "data": fingerprint, "num_images": num_images, "extractor": extractor.describe()}
     text = json.dumps(key, sort_keys=True)
@@ -262,14 +264,8 @@ def real_features(
 
     collector = Collector(extractor)
     hidden = True if rank else None
-    bar = tqdm(
-        total=num_images,
-        desc=f"{extractor.name} features of the real images",
-        unit="image",
-        leave=False,
-        disable=hidden,
-    )
-    with bar:
+    said = f"{extractor.name} features of the {name} images"
+    with tqdm(total=num_images, desc=said, unit="image", leave=False, disable=hidden) as bar:
         for number, images in enumerate(batches):
             start = (rank + number * world_size) * CHUNK
             indices = torch.arange(start, start + len(images))
