@@ -70,6 +70,17 @@ def test_every_figure_has_an_error_and_its_protocol(run, tmp_path, monkeypatch, 
     assert train["value"] != test["value"]
 
 
+def test_too_few_held_out_images_cost_their_own_figures_alone(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load = Digits.load
+    monkeypatch.setattr(
+        Digits, "load", lambda self, split: [part[: 1 if split == "test" else None] for part in load(self, split)]
+    )
+    with pytest.warns(UserWarning, match="the 1 held-out images are too few .* at least 2 real images"):
+        main(["test", "--ckpt_path", last(run)])
+    assert list(figures(run)) == ["fcd-digits-9895c19c"]
+
+
 def run_apart(folder, *arguments):
     done = subprocess.run(
         ["timeout", "-k", "5", "150", sys.executable, "-m", "src", *map(str, arguments)],
