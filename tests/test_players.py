@@ -36,7 +36,17 @@ def test_each_ailment_is_told_from_health(ailment, figures):
 
 def test_spacing_is_the_median_distance_to_the_nearest_other():
     x = torch.tensor([0.0, 1.0, 3.0, 6.0, 10.0])[:, None]
-    assert spacing(x) == 2.0  # of 1, 1, 2, 3, 4
+    assert spacing(x) == pytest.approx(2.0)  # of 1, 1, 2, 3, 4
+    near = 100 + 1e-3 * x.expand(5, 3000)  # copies, all but
+    assert spacing(near) == pytest.approx(2e-3 * 3000**0.5, rel=0.02) and spacing(torch.ones(5, 3000)) < 1e-5
+
+
+def test_large_images_are_fewer(monkeypatch):
+    monkeypatch.setattr("src.callbacks.players.NUM_VALUES", 16 * 150)
+    seen, gan = [], make_gan(val_images=2000)
+    gan.judge = lambda x, condition: seen.append(len(x)) or x[:, 0, 0, 0]
+    PlayerBalance().examine(Squares(num_images=400), gan)
+    assert seen == [100, 50, 100, 50, 100, 50]  # of each kind 150, a hundred at once
 
 
 class Judge(torch.nn.Module):

@@ -1,5 +1,6 @@
 """How the two players stand: what the discriminator makes of images it has, and has not, been trained on; a doctor."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 NUM_IMAGES = 1000  # of each kind; the first ones of each split
+NUM_VALUES = 2**24  # fewer large images: 1,000 of 64x64 in colour, 100 of 256x256
 REMEDIES = {
     "overfitting": "the discriminator learns the training images by heart: add augmentation, raise the weight of R1,"
     " or get more data",
@@ -41,6 +43,7 @@ class PlayerBalance(Callback):
         self.doctor = doctor
         self.said: list[str] = []
         self.largest_gradient = 0.0
+        self.real_spacing: dict[int, float] = {}  # of so many
 
     def state_dict(self) -> dict[str, Any]:
         return {"said": self.said, "largest_gradient": self.largest_gradient}
@@ -65,9 +68,10 @@ class PlayerBalance(Callback):
 
     def examine(self, data: Any, gan: LightningModule) -> dict[str, float]:
         values = {}
+        number = min(NUM_IMAGES, max(100, NUM_VALUES // math.prod(gan.generator.output_shape)))
         for name, split in (("train", "train"), ("held_out", "test")):
             if split in data.splits:
-                x, condition = data.examples(split, NUM_IMAGES)
+                x, condition = data.examples(split, number)
                 logits = judged(gan, x, condition)
                 values |= {
                     f"logits/{name}": logits.mean().item(),
@@ -75,7 +79,7 @@ class PlayerBalance(Callback):
                 }
                 if name == "train":
                     real = x
-        numbers = torch.arange(min(NUM_IMAGES, gan.val_images))
+        numbers = torch.arange(min(number, gan.val_images))
         condition = data.conditions(numbers)
         samples = gan.measurement(gan.sample(numbers, move_to(condition, gan.device)))
         logits = judged(gan, samples, condition)
@@ -84,7 +88,9 @@ class PlayerBalance(Callback):
             train, held_out, fake = (values[f"logits/{name}"] for name in ("train", "held_out", "fake"))
             values["overfitting"] = (train - held_out) / max(train - fake, 0.1)
         as_many = min(len(real), len(samples))
-        values["diversity"] = spacing(samples[:as_many].cpu()) / max(spacing(real[:as_many]), 1e-6)
+        if as_many not in self.real_spacing:
+            self.real_spacing[as_many] = spacing(real[:as_many])
+        values["diversity"] = spacing(samples[:as_many].cpu()) / max(self.real_spacing[as_many], 1e-6)
         return values
 
 
@@ -111,8 +117,8 @@ def diagnose(values: dict[str, float], calibrated: bool = True) -> list[str]:
 
 def spacing(x: Tensor) -> float:
     """Median distance of an example [n, ...] to its nearest neighbour among the others."""
-    flat = x.flatten(1).float()
-    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    flat = x.flatten(1).double()  # products in float32 would take near copies for copies
+    distances = torch.cdist(flat, flat, compute_mode="use_mm_for_euclid_dist")
     distances.fill_diagonal_(torch.inf)
     return distances.min(1).values.median().item()
 
