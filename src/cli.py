@@ -1,6 +1,7 @@
-"""The command line: `python -m src {fit,validate,test,predict}`."""
+"""The command line: `python -m src {fit,validate,test,predict,score,compare,export}`."""
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ from src.weights import SUFFIX, export, read_checkpoint
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 EVALUATIONS = ("validate", "test", "predict")
 FACTS = ("image_size", "channels", "num_classes")
-FUNCTIONS = {"score": score, "export": export}  # commands that need no model
+FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
 
 
 class Parser(LightningArgumentParser):
@@ -297,9 +298,24 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
     return cli_class(
         GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
         auto_configure_optimizers=False, save_config_callback=None, seed_everything_default=0,
-        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)},
+        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)} | {
+            "prog": "python -m src",
+            "description": f"GANs. Further commands, each with a --help: {', '.join(FUNCTIONS)}",
+        },
         args=complete(args),
     )  # fmt: skip
+
+
+def call(command: str, *args: str) -> None:
+    """Runs one of `FUNCTIONS`."""
+    function = FUNCTIONS[command]
+    told = {"prog": f"python -m src {command}", "description": inspect.getdoc(function).partition("\n")[0]}
+    if function is compare:  # of any number of files, without the name of an option
+        parser = argparse.ArgumentParser(**told)
+        parser.error = partial(fail, code=2)
+        parser.add_argument("files", nargs="+", help="metrics.json, or what `score` wrote")
+        return compare(parser.parse_args(args).files)
+    return auto_cli(function, args=args, as_positional=False, parser_class=Parser, **told)
 
 
 def main(args: list[str] | None = None) -> CLI | None:
@@ -308,10 +324,8 @@ def main(args: list[str] | None = None) -> CLI | None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        if args[:1] == ["compare"]:
-            return compare(args[1:])
         if args and args[0] in FUNCTIONS:
-            return auto_cli(FUNCTIONS[args[0]], args=args[1:], as_positional=False, parser_class=Parser)
+            return call(*args)
         return start(CLI, args)
     except (ValueError, OSError, ArithmeticError, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:

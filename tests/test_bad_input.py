@@ -316,6 +316,7 @@ FOLDERS = {
     "score --real images --fake images --metrics Foo": ["Foo", "--help"],
     "score --real images --fake images --output images": ["images is a folder", "--output"],
     "score --real images --fake images --output file/a.json": ["cannot be written into", "another --output"],
+    "compare": ["required: files"],
     "compare none.json": ["none.json holds no figures", "name a metrics.json"],
     "compare .": [". holds no figures", "name a metrics.json"],
     "compare good.ckpt": ["good.ckpt holds no figures", "name a metrics.json"],
