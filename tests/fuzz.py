@@ -16,6 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def mutated_config(config: dict, chance: random.Random) -> dict:
             continue
         change = chance.randrange(6)
         if change < 2:
-            parent[key] = chance.choice(VALUES)
+            parent[key] = deepcopy(chance.choice(VALUES))  # which another change may enter
         elif change == 2:
             del parent[key]
         elif change == 3 and isinstance(parent, dict):
