@@ -121,6 +121,9 @@ class CLI(LightningCLI):
                 parser.link_arguments(f"data.{fact}", target, apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=lambda seed: int(seed or 0))
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning reads the whole file here for hyperparameters; `remembered` has the configuration."""
+
     @property
     def run(self) -> Any:
         return self.config[self.subcommand]
