@@ -1,5 +1,6 @@
 """Features of real images are computed once, and never taken from a file that cannot be trusted."""
 
+import contextlib
 import threading
 from functools import partial
 
@@ -13,7 +14,7 @@ from src.metrics import statistics
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
 from src.metrics.kernel import KernelDistance
-from src.metrics.statistics import GROUPS, Collector, Features, real_features
+from src.metrics.statistics import GROUPS, Collector, Features, groups_of, real_features
 
 
 class Counting(Classifier):
@@ -82,7 +83,9 @@ def test_a_file_under_the_wrong_name_is_not_taken(tmp_path):
         extract(tmp_path / "a", Counting(), "a")
 
 
-def test_writers_at_once_leave_a_whole_file(tmp_path):
+def test_writers_at_once_leave_a_whole_file(tmp_path, monkeypatch):
+    # Threads stand for processes here, and would restore the precision for each other.
+    monkeypatch.setattr("src.metrics.features.exact_float32", lambda device: contextlib.nullcontext())
     results = []
     threads = [threading.Thread(target=lambda: results.append(extract(tmp_path, Counting()))) for _ in range(4)]
     for thread in threads:
@@ -188,7 +191,7 @@ def test_sums_are_of_all_images_and_a_choice_of_them_is_kept(num_processes, keep
         torch.testing.assert_close(features.mean, every.mean, rtol=1e-12, atol=0)
         torch.testing.assert_close(features.covariance, every.covariance, rtol=1e-10, atol=1e-12)
         for group in range(GROUPS):
-            fewer = every.select(torch.arange(900) % GROUPS != group)
+            fewer = every.select(groups_of(torch.arange(900)) != group)
             others = features.without(group)
             assert others.count == 810
             torch.testing.assert_close(others.mean, fewer.mean, rtol=1e-12, atol=0)
@@ -244,3 +247,13 @@ def test_features_that_give_no_figure_are_not_kept(tmp_path):
     assert extract(tmp_path, Diverged()).count == 120
     assert extract(tmp_path, Classifier(), count=1).count == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_are_even_and_do_not_follow_classes_that_take_turns():
+    groups = groups_of(torch.arange(1000))
+    assert (groups.view(100, GROUPS).sort(1).values == torch.arange(GROUPS)).all()
+    assert torch.equal(groups_of(torch.tensor([999, 3, 70000])), groups_of(torch.arange(70001))[[999, 3, 70000]])
+    for classes in (2, 5, 10):
+        table = torch.zeros(GROUPS, classes)
+        table.index_put_((groups, torch.arange(1000) % classes), torch.ones(1000), accumulate=True)
+        assert table.min() > 0.2 * 100 / classes

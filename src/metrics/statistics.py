@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,10 +22,10 @@ from tqdm import tqdm
 from src.metrics.features import Extractor
 
 CHUNK = 50  # images of one chunk of a split, which belongs to process chunk mod world size
-GROUPS = 10  # of the jackknife: image i is in group i mod 10
+GROUPS = 10  # of the jackknife
 KEEP = 50_000  # images whose own features are held; of the others only sums are
 PARTS = ("values", "logits", "labels", "indices", "rest")  # of `Features`, in a file
-SCHEMA = 2  # raise it when the file would hold other numbers
+SCHEMA = 3  # raise it when the file would hold other numbers
 
 
 class Features:
@@ -65,7 +65,7 @@ class Features:
     @property
     def groups(self) -> Tensor:
         """int64 [n], the group of each image in a jackknife."""
-        return self.indices % GROUPS
+        return groups_of(self.indices)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -123,6 +123,21 @@ class Features:
             chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:number]
             self.drawn[number] = self.select(chosen.sort().values)
         return self.drawn[number]
+
+
+def groups_of(indices: Tensor) -> Tensor:
+    """The group of a jackknife, int64 [n], that each image [n] is in: of ten in a row each in another one, at random.
+
+    Not its number modulo 10: where classes take turns, a group would be a class.
+    """
+    return group_table(int(indices.max()).bit_length() if len(indices) else 0)[indices]
+
+
+@lru_cache
+def group_table(bits: int) -> Tensor:
+    """Groups of the first 2^bits images; a longer table begins with a shorter one."""
+    drawn = np.random.RandomState(1).random_sample((2**bits // GROUPS + 1, GROUPS))
+    return torch.from_numpy(drawn.argsort(1).flatten())
 
 
 def sums(values: Tensor, centre: Tensor | float = 0.0) -> Tensor:
@@ -186,8 +201,8 @@ class Collector:
         """Adds the images that are not kept to the sums and lets go of their features."""
         columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
         stay = torch.isin(columns[0], kept)
-        for group in (columns[0][~stay] % GROUPS).unique().tolist():
-            more = sums(columns[1][~stay & (columns[0] % GROUPS == group)])
+        for group in groups_of(columns[0][~stay]).unique().tolist():
+            more = sums(columns[1][~stay & (groups_of(columns[0]) == group)])
             if self.rest is None:
                 self.rest = more.new_zeros(GROUPS, *more.shape)
             self.rest[group] += more
