@@ -582,3 +582,13 @@ def test_facts_need_no_decoding(tmp_path, decodings):
     data = folder(tmp_path / "a")
     assert (data.image_size, data.channels, data.num_classes) == ((4, 4), 1, 2)
     assert decodings.count == 0 and not (tmp_path / "cache").exists()
+
+
+def test_folders_that_are_alike_but_for_their_pixels_are_told_apart(tmp_path):
+    """As archives of files with one date unpack to them."""
+    for number, name in enumerate(("one", "other")):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 100 + number).save(tmp_path / name / "a.bmp")
+        os.utime(tmp_path / name / "a.bmp", (0, 0))
+    found = [ImageFolder(str(tmp_path / name), cache_dir=str(tmp_path / "cache")) for name in ("one", "other")]
+    assert [data.split("train")[0].max() for data in found] == [100, 101]

@@ -281,3 +281,12 @@ def test_a_line_of_yaml_makes_it_without_touching_a_file(options):
     parser.add_subclass_arguments(Extractor, "extractor")
     extractor = parser.instantiate_classes(parser.parse_object({"extractor": options})).extractor
     assert extractor.network is None and type(extractor).__name__ == options["class_path"].split(".")[-1]
+
+
+def test_weights_in_a_file_see_the_input_that_they_were_made_for(tmp_path):
+    network = models.googlenet(weights=None, init_weights=False, transform_input=True)
+    torch.save(network.state_dict(), tmp_path / "googlenet.pth")
+    extractor = TorchvisionModel("googlenet", str(tmp_path / "googlenet.pth"), input_size=64)
+    x = normalized(images(), 64)
+    network.fc = torch.nn.Identity()
+    torch.testing.assert_close(extractor(images()), network.eval()(x), rtol=1e-3, atol=1e-5)

@@ -167,3 +167,13 @@ def test_download_fetches_both_splits(tmp_path, monkeypatch, name):
     monkeypatch.setattr(cls, "arrays", lambda self, split, download: asked.append((split, download)))
     cls(root=str(tmp_path), download=True).prepare_data()
     assert asked == [("train", True), ("test", True)]
+
+
+def test_a_download_that_fails_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("To download files from GDrive, 'gdown' is required")
+
+    monkeypatch.setattr("torchvision.datasets.CelebA", fail)
+    data = vision.CelebA(root=str(tmp_path), download=True)
+    with pytest.raises(FileNotFoundError, match="cannot download CelebA .*gdown.*fetch it by other means"):
+        data.prepare_data()

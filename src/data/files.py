@@ -57,7 +57,10 @@ class ImageFiles:
         return open(self.root / name, "rb")
 
     def fingerprint(self) -> str:
-        """Digest that changes with any name, size, modification time or (in a .zip) checksum."""
+        """Digest that changes with any name and, in a folder, the identity, size or time of a file, in a .zip its CRC.
+
+        Archives of files with one date unpack to folders whose files are alike but for their pixels and their identity.
+        """
         digest = hashlib.sha256()
         if self._archive:
             found = self.root.stat()
@@ -68,7 +71,7 @@ class ImageFiles:
             else:
                 try:
                     found = os.stat(self.root / name)
-                    state = (found.st_size, found.st_mtime_ns)
+                    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
                 except OSError:  # a dangling link: decoding will count it as unreadable
                     state = ()
             digest.update(repr((name, *state)).encode())

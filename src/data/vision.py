@@ -1,6 +1,7 @@
 """The common benchmark sets, as torchvision stores them."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,7 @@ class TorchvisionData(ImageDataModule):
     def prepare_data(self) -> None:
         """Fetch the files, if asked to."""
         if self.download:
-            try:
-                for split in self.splits:
-                    self.arrays(split, download=True)
-            except (OSError, RuntimeError) as error:
-                raise FileNotFoundError(
-                    f"cannot download {type(self).__name__} ({error}): fetch it by other means into {self.root}"
-                ) from error
+            fetch(self, lambda: [self.arrays(split, download=True) for split in self.splits])
 
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Read one split."""
@@ -203,7 +198,7 @@ class CelebA(ImageDataModule):
         if self.download:
             from torchvision import datasets
 
-            datasets.CelebA(self.root, download=True)
+            fetch(self, lambda: datasets.CelebA(self.root, download=True))
         for split in self.splits:
             self.load(split)
 
@@ -220,3 +215,13 @@ class CelebA(ImageDataModule):
             ImageFiles(images, names), self.image_size, self.channels, "crop", self.cache_dir, max_bad=0.0
         )
         return pixels, None
+
+
+def fetch(data: ImageDataModule, download: Callable[[], object]) -> None:
+    """Downloads, and says in one line why it could not be done."""
+    try:
+        download()
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"cannot download {type(data).__name__} ({error}): fetch it by other means into {data.root}"
+        ) from error

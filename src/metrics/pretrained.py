@@ -127,7 +127,9 @@ class TorchvisionModel(Pretrained):
         if not Path(self.weights).suffix:
             raise ValueError(f"it knows the weights {', '.join(known)}")
         path, self.weights_hash = located(self.weights, "")
-        network = models.get_model(self.model, weights=None)
+        # What torchvision's own weights of these two are made for, and set when it loads them itself.
+        options = {"transform_input": True} if self.model in ("googlenet", "inception_v3") else {}
+        network = models.get_model(self.model, weights=None, **options)
         network.load_state_dict(state_dict(path))
         return network
 
