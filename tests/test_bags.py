@@ -350,3 +350,17 @@ def test_a_run_resumes_to_the_same_weights_and_is_scored(small, tmp_path):
 def test_bags_of_another_size_than_the_generators_are_refused_in_one_line(small, tmp_path, capsys):
     line = refusal([*small, "--run_dir", str(tmp_path / "run"), "--data.bag_size", "12"], capsys)
     assert "set --model.generator.bag_size 12" in line
+
+
+def test_features_go_by_their_names(tmp_path):
+    train = write(tmp_path / "train.csv", [("a", "sick", 1.0, 5.0), ("b", "well", 3.0, 7.0)], "bag,label,f1,f2")
+    test = write(tmp_path / "test.csv", [("a", "sick", 5.0, 1.0)], "bag,label,f2,f1")
+    data = TableBags(train, test, bag_size=3, batch_size=2)
+    assert torch.equal(data.examples("test", 1)[0], data.examples("train", 1)[0])
+    with pytest.raises(ValueError, match="needs a header with f1"):
+        TableBags(train, write(tmp_path / "less.csv", [("a", "sick", 5.0)], "bag,label,f2"), bag_size=3)
+
+
+def test_options_that_bags_would_ignore_are_refused():
+    with pytest.raises(ValueError, match="leave out its flip"):
+        ImageBags(Squares(labels=True, flip=True), ["bright"])

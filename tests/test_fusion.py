@@ -15,7 +15,7 @@ from src.data.manifest import Manifest
 from src.data.multimodal import MODALITIES, SpokenDigits, spectrogram, to_bytes
 from src.metrics.probe import LinearProbe, cross_predict, later, pooled, scores
 from src.networks import dcgan, fusion
-from src.regularizers import ModalityPrediction
+from src.regularizers import R1, ModalityPrediction
 
 SUBSETS = [[], ["image"], ["audio"], ["text"], ["image", "text"], list(MODALITIES)]
 
@@ -74,6 +74,8 @@ def test_a_band_of_the_spectrogram_is_its_share_of_half_the_rate():
             frames = spectrogram(np.sin(2 * np.pi * frequency * np.arange(rate) / rate), rate, 20)
             assert frames.shape == (20, 32) and (frames.argmax(1) == band).all()
     assert np.allclose(spectrogram(np.zeros(10), 4000, 3), -2)
+    for rate in (8000, 11025, 22050, 44100, 48000):
+        assert spectrogram(np.zeros(rate), rate, 31).shape == (31, 32)
 
 
 def test_typing_errors_and_occlusion_are_as_frequent_as_stated(digits):
@@ -233,6 +235,13 @@ def test_resumed_training_is_the_uninterrupted_one(digits, tmp_path):
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     resumed, _ = trained(4, ckpt_path=tmp_path / "half.ckpt")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_penalty_in_float32_takes_the_code_of_a_step_in_bfloat16(digits, tmp_path):
+    gan = fusion_gan()
+    gan.regularizers = [R1(1.0)]
+    make_trainer(tmp_path, max_steps=2, precision="bf16-mixed").fit(gan, datamodule=digits)
+    assert all(weight.isfinite().all() for weight in gan.parameters())
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -138,6 +138,8 @@ class ImageBags(BagDataModule):
             raise ValueError(f"--data.targets {targets} must be some, not all, of the classes of the source: {names}")
         if min(num_bags, num_test_bags, bag_size) < 1:
             raise ValueError("num_bags, num_test_bags and bag_size must be at least 1")
+        if source.flip or source.measurement:
+            raise ValueError("bags take the images of their source as they are: leave out its flip and its measurement")
         self.source = source
         self.splits = source.splits
         self.targets = [source.class_names.index(name) for name in targets]
@@ -204,6 +206,7 @@ class TableBags(BagDataModule):
         super().__init__(bag_size, **kwargs)
         self.splits = ("train", "test") if test_path else ("train",)
         self.columns = (bag, label, key)
+        self.features: list[str] = []
         paths = {"train": path, "test": test_path}
         self.tables = {split: self.read_table(paths[split]) for split in self.splits}
         values, _, labels, _ = self.tables["train"]
@@ -216,9 +219,11 @@ class TableBags(BagDataModule):
             lines = list(csv.DictReader(file))
         names = list(lines[0]) if lines else []
         missing = [name for name in (bag, label, key) if name and name not in names]
-        features = [name for name in names if name not in self.columns]
+        features = self.features or [name for name in names if name not in self.columns]
+        missing += [name for name in features if name not in names]
         if missing or not features:
             raise ValueError(f"{path} needs a header with {', '.join(missing) or 'features'}; it has {names}")
+        self.features = features  # of the training table: another one may have them in another order
         try:
             values = np.array([[float(line[name]) for name in features] for line in lines])
             keys = np.array([float(line[key]) > 0 for line in lines]) if key else None

@@ -102,8 +102,9 @@ class Multimodal(ImageDataModule):
         return Examples(self)
 
     def examples(self, split: str, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-        images = self.split(split)[0][:count]
-        return from_uint8(torch.from_numpy(np.array(images))), self.condition(split, np.arange(len(images)))
+        drawn = self.drawn(split, count)
+        images = torch.from_numpy(np.array(self.split(split)[0][drawn]))
+        return from_uint8(images), self.condition(split, drawn)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
         images, condition = super().on_after_batch_transfer(batch, dataloader_idx)
@@ -220,7 +221,7 @@ def spectrogram(signal: np.ndarray, rate: int, frames: int) -> np.ndarray:
     Returns:
         float32 [frames, 32].
     """
-    window = max(2 * BANDS, round(WINDOW * rate))
+    window = 2 * max(BANDS, round(WINDOW * rate / 2))
     hop = window // 2
     padded = np.zeros((frames + 1) * hop, np.float32)
     padded[: len(signal)] = signal[: len(padded)]

@@ -20,6 +20,7 @@ class BagScore(Score):
     over the bags that hold both kinds (left out where the data do not know the key instances).
     """
 
+    split = "test"
     figure_names = ("bag-accuracy", "bag-auc", "attention-auc")
     higher_is_better = True
 

@@ -227,7 +227,7 @@ class Discriminator(base.Discriminator):
     def forward(self, x: Tensor, condition: dict[str, Tensor] | None = None) -> Tensor:
         """Images [B, channels, H, W] in [-1, 1], condition as of `Generator.encode` -> logits [B]."""
         with torch.no_grad():
-            code = self.code(condition, len(x), self.training).detach()  # a remembered one has a graph
+            code = self.code(condition, len(x), self.training).detach().to(x.dtype)  # a remembered one has a graph
         h = self.features(x).flatten(1)
         return self.psi(h).squeeze(1) + (self.project(code) * h).sum(1)
 
