@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.distributed import average_, world_size
+from src.losses import Loss
 
 
 class Augmentation(nn.Module):
@@ -13,6 +14,9 @@ class Augmentation(nn.Module):
     `forward(images [B, C, H, W]) -> [B, C, H, W]`. Random numbers come from PyTorch's streams, which the training step
     starts anew at every step; a state that changes with training is a buffer, so that it lies in the checkpoint.
     """
+
+    def check(self, loss: Loss) -> None:
+        """Raises ValueError for a loss that this augmentation cannot go with; none by default."""
 
     def advance(self, step: int) -> None:
         """Told the number of the step, from 0, before it."""
@@ -119,7 +123,7 @@ class Adaptive(Augmentation):
 
     Every 4 steps the probability rises if the mean sign of D(x) over the real images lies above `target`, and falls
     otherwise: arXiv:2006.06676, Section 3, with any augmentations in place of its pipeline. Logits above 0 must mean
-    "real", so not with a relativistic or a Wasserstein loss.
+    "real", so not with a relativistic, least-squares or Wasserstein loss.
 
     Args:
         augmentations: applied one after another, each with the probability `strength`.
@@ -146,6 +150,14 @@ class Adaptive(Augmentation):
         self.target, self.images, self.limit = target, images, limit
         for name in ("strength", "signs", "seen"):  # the latter two since the strength was last adjusted
             self.register_buffer(name, torch.zeros(()))
+
+    def check(self, loss: Loss) -> None:
+        if not loss.calibrated:
+            raise ValueError(
+                f"Adaptive goes by the signs of logits, which mean nothing to {type(loss).__name__}: leave it out"
+            )
+        for augmentation in self.augmentations:
+            augmentation.check(loss)
 
     def advance(self, step: int) -> None:
         for augmentation in self.augmentations:

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 MOST_IN_A_ROW = 50
+RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group of parameters; schedules keep some there
 
 Policy = Literal["stop", "skip", "rollback", "ignore"]
 
@@ -38,7 +39,7 @@ class Faults:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self.in_a_row = state["count"], dict(state["in_a_row"])
 
-    def found(self, model: LightningModule, player: str, loss: Tensor, gradients: list[Tensor]) -> bool:
+    def found(self, model: LightningModule, player: str, loss: Tensor, gradients: list[Tensor], batches: range) -> bool:
         """Whether this update must be left out.
 
         Args:
@@ -46,6 +47,7 @@ class Faults:
             player: "generator" or "discriminator".
             loss: of the player, for the message.
             gradients: of the player, averaged over the processes.
+            batches: numbers of the batches that they come from, counted from the first of the run.
 
         Raises:
             ValueError: by the policy "stop", or when no update succeeds any more.
@@ -60,7 +62,7 @@ class Faults:
         self.in_a_row[player] += 1
         said = (
             f"step {model.global_step}: the gradient of the {player} is not finite (its loss is {loss.item():.3g};"
-            f" training examples {self.examples(model)})"
+            f" training examples {examples(model, batches)})"
         )
         folder = Path(model.trainer.default_root_dir) / "checkpoints"
         last = folder / "last.ckpt"
@@ -77,12 +79,20 @@ class Faults:
         rank_zero_warn(f"{said}: {done}; fault number {self.count}")
         return True
 
-    def examples(self, model: LightningModule) -> str:
-        sampler = getattr(model.trainer.train_dataloader, "sampler", None)
-        if not hasattr(sampler, "indices"):
-            return "unknown"
-        indices = sampler.indices(model.global_step)
-        return ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+
+def examples(model: LightningModule, batches: range) -> str:
+    """The first of the training examples of this process in some batches."""
+    sampler = getattr(model.trainer.train_dataloader, "sampler", None)
+    if not hasattr(sampler, "indices"):
+        return "unknown"
+    numbers = []
+    for batch in batches:
+        step, place = divmod(batch, model.batches_per_step)
+        drawn = sampler.indices(step)
+        share = len(drawn) // model.batches_per_step
+        numbers += drawn[place * share : (place + 1) * share]
+    of = f" of process {model.global_rank}" if model.trainer.world_size > 1 else ""
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "") + of
 
 
 def roll_back(model: LightningModule, path: Path) -> None:
@@ -90,9 +100,10 @@ def roll_back(model: LightningModule, path: Path) -> None:
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
     for optimizer, state in zip(model.trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-        rates = [group["lr"] for group in optimizer.param_groups]
+        halves = [{name: group[name] / 2 for name in RATES if name in group} for group in optimizer.param_groups]
         optimizer.load_state_dict(state)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate / 2
+        for group, half in zip(optimizer.param_groups, halves, strict=True):
+            group.update(half)
     for scheduler in model.schedulers():
-        scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
+        for name in {"base_lrs", "max_lrs"} & vars(scheduler).keys():
+            setattr(scheduler, name, [rate / 2 for rate in getattr(scheduler, name)])

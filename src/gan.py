@@ -49,7 +49,8 @@ class GAN(Evaluation):
         d_steps: discriminator updates a step.
         d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.
         g_batch_multiple: the generator's batch as a multiple of the data's batch.
-        accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch.
+        accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch,
+            but for batch norm, which normalizes each part, and terms that are no means over images (`MarkovChain`).
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
         d_clip: largest norm of the discriminator's gradient.
         on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of the weights before it, "skip" the
@@ -107,6 +108,8 @@ class GAN(Evaluation):
                     )
         for regularizer in regularizers or []:
             regularizer.check(discriminator)
+        for augmentation in augment or []:
+            augmentation.check(loss)
         for regularizer in g_regularizers or []:
             regularizer.build(generator, discriminator)
         discriminator.meet(generator)
@@ -158,7 +161,8 @@ class GAN(Evaluation):
             augmentation.advance(step)
 
         for k in range(self.d_steps):
-            self.update_discriminator(batches[k], seeding.DISCRIMINATOR, step * self.d_steps + k)
+            number = step * self.batches_per_step + k
+            self.update_discriminator(batches[k], seeding.DISCRIMINATOR, step * self.d_steps + k, number)
         # The generator is given the conditions of real samples; their images only matter to a relativistic loss.
         unseen = batches[self.d_steps :] or [batches[-1]] * self.g_batch_multiple
         self.update_generator(unseen, step)
@@ -170,8 +174,8 @@ class GAN(Evaluation):
         if self.logs_now:
             self.log_curves()
 
-    def update_discriminator(self, batch: Any, purpose: int, update: int) -> None:
-        """One optimizer step of the discriminator; `update` numbers these and keys their noise."""
+    def update_discriminator(self, batch: Any, purpose: int, update: int, number: int) -> None:
+        """One optimizer step of the discriminator; `update` numbers these, and keys their noise; `number` the batch."""
         _, optimizer = self.optimizers()
         optimizer.zero_grad()
         latents = self.latents(len(batch[0]), purpose, update)
@@ -190,7 +194,7 @@ class GAN(Evaluation):
                 if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]
             self.backward_into(optimizer, (loss + sum(penalties)) / self.accumulate)
-        self.apply_gradients("discriminator", optimizer, loss)
+        self.apply_gradients("discriminator", optimizer, loss, range(number, number + 1))
         self.images_seen += self.global_batch_size(batch)
         if self.logs_now:
             self.curves |= {
@@ -223,7 +227,8 @@ class GAN(Evaluation):
                 if (step + 1) % regularizer.every == 0
             }
             self.backward_into(optimizer, (loss + sum(terms.values())) / self.accumulate)
-        self.apply_gradients("generator", optimizer, loss)
+        first = step * self.batches_per_step + min(self.d_steps, self.batches_per_step - 1)
+        self.apply_gradients("generator", optimizer, loss, range(first, (step + 1) * self.batches_per_step))
         if self.logs_now:
             self.curves["loss/generator"] = loss
             self.curves |= {f"loss/{type(regularizer).__name__}": term for regularizer, term in terms.items()}
@@ -237,7 +242,7 @@ class GAN(Evaluation):
         self.clock = (time.perf_counter(), self.images_seen)
         if self.global_step == 0:
             with torch.no_grad():
-                self.generator.fit(*self.trainer.datamodule.split("train"))
+                self.generator.fit(self.trainer.datamodule.training_set())
             if self.ema:
                 self.generator_ema.load_state_dict(self.generator.state_dict())
         if self.ema:
@@ -251,7 +256,7 @@ class GAN(Evaluation):
         seeding.seed_modules(self.device, self.seed, 0, self.global_rank, 1)
         for update, batch in enumerate(islice(self.warmup_batches(), self.d_warmup_steps)):
             with self.trainer.precision_plugin.train_step_context():
-                self.update_discriminator(batch, seeding.WARMUP, update)
+                self.update_discriminator(batch, seeding.WARMUP, update, update)
 
     def warmup_batches(self) -> Iterator[Any]:
         # A loader of its own: reading from the trainer's would move the position of the first step.
@@ -267,14 +272,14 @@ class GAN(Evaluation):
         if weights:  # a generator that is fitted in closed form has none
             self.manual_backward(loss, inputs=weights)
 
-    def apply_gradients(self, player: str, optimizer: Any, loss: Tensor) -> None:
+    def apply_gradients(self, player: str, optimizer: Any, loss: Tensor, numbers: range) -> None:
         """Averages the gradients over the processes, then steps.
 
         Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
         """
         gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
         average_(gradients)
-        if self.faults.found(self, player, loss, gradients):
+        if self.faults.found(self, player, loss, gradients, numbers):
             optimizer.zero_grad()  # a step without gradients changes nothing, and is counted
         if player == "generator":
             optimizer.step()
@@ -301,6 +306,9 @@ class GAN(Evaluation):
                 f"{type(self.trainer.strategy).__name__} cannot run the two-player step:"
                 " leave --trainer.strategy at auto"
             )
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled and not any(weight.requires_grad for weight in self.generator.parameters()):
+            raise ValueError("16-mixed scales gradients, and this generator has none: --trainer.precision bf16-mixed")
 
     def latents(self, batch_size: int, *key: int) -> Tensor:
         """This process's slice [batch_size, *latent_shape] of the noise keyed by `(seed, *key)`."""

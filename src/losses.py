@@ -144,7 +144,7 @@ class Weighted(Loss):
         if weight < 0:
             raise ValueError(f"weight of Weighted must be 0 or more, not {weight}")
         self.loss, self.weight = loss or NonSaturating(), weight
-        self.relativistic = self.loss.relativistic
+        self.relativistic, self.calibrated = self.loss.relativistic, self.loss.calibrated
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return self.weight * self.loss.generator(real_logits, fake_logits)

@@ -15,6 +15,7 @@ OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does not
     ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
     ("overfit_batches", 0, "a small data set"),
 )
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32
 
 
 def check_writable(folder: str, option: str) -> None:
@@ -50,6 +51,10 @@ def check_trainer(trainer: Any) -> None:
     for name, nothing, instead in OF_ONE_OPTIMIZER:
         if trainer.get(name) not in (None, nothing):
             raise ValueError(f"--trainer.{name} does not go with two players: leave it out, and take {instead}")
+    if str(trainer.get("precision") or 32) not in PRECISIONS:
+        raise ValueError(
+            f"--trainer.precision {trainer.precision} is not for two players: take 32-true, bf16-mixed or 16-mixed"
+        )
     for name in ("log_every_n_steps", "val_check_interval"):
         if trainer.get(name) == 0:
             raise ValueError(f"--trainer.{name} must be at least 1, got 0")

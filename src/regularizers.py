@@ -110,7 +110,7 @@ def check_schedule(part: Any, weight: float, every: int) -> None:
 def input_gradient(discriminator: nn.Module, images: Tensor, condition: Tensor | None) -> Tensor:
     """grad_x D(x) of each image, [B, C * H * W], itself differentiable by the parameters of D.
 
-    Always in float32: the squares of small gradients underflow, and their rounding is amplified, in half precision.
+    Never in half precision: the squares of small gradients underflow there. Float32 may be TF32 on a GPU, as elsewhere.
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         x = images.detach().float().requires_grad_(True)

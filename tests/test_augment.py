@@ -5,6 +5,7 @@ import torch
 from conftest import Squares, fit, make_gan, make_trainer
 
 from src.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Translation
+from src.losses import Hinge, LeastSquares, RelativisticPairing, Wasserstein, Weighted
 
 IMAGES = torch.rand(512, 3, 9, 12, generator=torch.manual_seed(0)) * 2 - 1
 
@@ -146,6 +147,13 @@ def test_an_adaptive_augmentation_resumes_bitwise(tmp_path):
     assert 0 < whole.augment[0].strength < 1
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("loss", [Wasserstein(), LeastSquares(), Weighted(RelativisticPairing())])
+def test_adaptive_needs_logits_with_a_meaning(loss):
+    with pytest.raises(ValueError, match=f"mean nothing to {type(loss).__name__}"):
+        make_gan(loss=loss, augment=[Adaptive([Negative()])])
+    make_gan(loss=Weighted(Hinge()), augment=[Adaptive([Negative()])])
 
 
 @pytest.mark.parametrize(

@@ -244,3 +244,11 @@ def test_the_progress_bar_counts_steps(tmp_path, max_steps):
     trainer.fit(make_gan(), datamodule=Squares())
     if max_steps > 0:
         assert (bar.train_progress_bar.n, bar.train_progress_bar.total) == (3, 3)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    half = tmp_path / "checkpoints" / ".best.ckpt.tmp"
+    half.parent.mkdir()
+    half.write_bytes(b"half of it")
+    fit(tmp_path, max_steps=1, callbacks=[LastCheckpoint()], enable_checkpointing=True, plugins=[AtomicCheckpointIO()])
+    assert not half.exists()

@@ -9,7 +9,9 @@ from conftest import Squares, fit, make_gan, make_trainer, refusal
 
 from src.callbacks.curves import plot
 from src.data.digits import Digits
+from src.data.images import ImageDataset
 from src.markov import MarkovChain
+from src.measurements import MissingPixels
 from src.metrics.critic import Critic
 from src.networks.classical import Bernoulli, Gaussian, Markov
 from src.pixels import from_uint8
@@ -30,7 +32,7 @@ def correlated(count=4000, channels=1, seed=0):
 def fitted(make, images, labels=None):
     generator = make(SIZE, images.shape[1], 0 if labels is None else 2)
     with torch.no_grad():
-        generator.fit(images, labels)
+        generator.fit(ImageDataset(images, None if labels is None else labels.astype(np.int64), flip=False))
     return generator
 
 
@@ -290,3 +292,25 @@ def test_the_curves_go_where_the_losses_are():
     red, blue = (200, 30, 30), (30, 60, 200)
     corners = [picture.getpixel(place) for place in ((40, 40), (600, 280), (320, 160), (40, 280), (600, 160))]
     assert corners == [red, red, red, blue, blue]
+
+
+def test_it_is_fitted_to_what_training_sees(tmp_path):
+    """Mirrored images too, and measurements in place of the images."""
+    means = []
+    for options in ({}, {"flip": True}, {"measurement": MissingPixels(0.9)}):
+        gan = make_gan(generator=Gaussian((4, 4), 1))
+        fit(tmp_path, gan, Lopsided(**options), max_steps=1)
+        means.append(gan.sample(torch.arange(400)).mean((0, 1, 2)))
+    assert means[0][0] - means[0][3] > 0.5
+    assert abs(means[1][0] - means[1][3]) < 0.1
+    assert means[2].abs().max() < 0.3 * means[0].abs().max()
+
+
+class Lopsided(Squares):
+    """Bright on the left."""
+
+    def load(self, split):
+        images, labels = super().load(split)
+        images = images // 2
+        images[..., :2] += 100
+        return images, labels

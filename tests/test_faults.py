@@ -134,3 +134,35 @@ def test_it_gives_up_at_the_same_step_if_it_was_stopped_in_between(tmp_path, mon
     trainer = make_trainer(tmp_path, 6, **options)
     with pytest.raises(ValueError, match="step 3: .*stopped"), pytest.warns(UserWarning, match="fault number 3"):
         trainer.fit(gans[1], datamodule=Squares(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=20),
+        partial(torch.optim.lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=4),
+        partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=20),
+        partial(torch.optim.lr_scheduler.StepLR, step_size=2),
+    ],
+)
+def test_rollback_halves_the_rates_of_any_schedule(schedule, tmp_path):
+    with pytest.warns(UserWarning, match="half the learning rates"):
+        broken = train(tmp_path, "rollback", "generator", {3}, g_scheduler=schedule, d_scheduler=schedule)
+    whole = train(tmp_path / "whole", "rollback", "generator", set(), g_scheduler=schedule, d_scheduler=schedule)
+    for ours, theirs in zip(broken.trainer.optimizers, whole.trainer.optimizers, strict=True):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"] / 2, rel=1e-6)
+
+
+def test_the_examples_are_those_of_the_update(tmp_path):
+    stream = sum((StepSampler(100, 8, 2, 0, 0, 1, lambda: 0).indices(step) for step in range(4)), [])
+    for player, update, number in (("discriminator", 6, 6), ("discriminator", 7, 7), ("generator", 3, 7)):
+        with pytest.raises(ValueError, match="step 3: ") as said:
+            train(tmp_path, "stop", player, {update}, d_steps=2)
+        named = ", ".join(map(str, stream[8 * number :][:8]))
+        assert f"training examples {named})" in str(said.value)
+
+
+def test_the_examples_of_a_warm_up_are_those_of_its_update(tmp_path):
+    with pytest.raises(ValueError, match="step 0: ") as said:
+        train(tmp_path, "stop", "discriminator", {2}, d_warmup_steps=4)
+    assert f"training examples {', '.join(map(str, examples(2)))})" in str(said.value)

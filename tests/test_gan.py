@@ -10,7 +10,7 @@ from conftest import Squares, fit, make_gan, make_trainer
 from torch.nn.utils import parameters_to_vector
 
 from src import seeding
-from src.augment import Augmentation
+from src.augment import Augmentation, InstanceNoise
 from src.ema import EMA
 from src.evaluation import BLOCK
 from src.gan import join, pieces
@@ -337,7 +337,7 @@ def seen_by_discriminator(**parts):
     gan.backward_into, gan.apply_gradients = lambda *_: None, lambda *_, **__: None
     gan.optimizers = lambda: (SimpleNamespace(zero_grad=lambda: None),) * 2
     batch = (torch.ones(8, 1, 4, 4), None)
-    gan.update_discriminator(batch, 0, 0)
+    gan.update_discriminator(batch, 0, 0, 0)
     gan.update_generator([batch], 0)
     return seen
 
@@ -411,10 +411,11 @@ class Silent(Loss):
 class Mean(mlp.Generator):
     """The mean image, in closed form."""
 
-    def fit(self, images, labels):
+    def fit(self, data):
+        images, _ = data[list(range(len(data)))]
         self.requires_grad_(False)
         self.to_pixels.weight.zero_()
-        self.to_pixels.bias.copy_(torch.atanh(from_uint8(torch.from_numpy(images)).mean(0).flatten()))
+        self.to_pixels.bias.copy_(torch.atanh(from_uint8(images).mean(0).flatten()))
 
 
 def test_a_generator_fitted_in_closed_form_stays_as_it_is_while_the_discriminator_trains(tmp_path):
@@ -428,3 +429,24 @@ def test_a_generator_fitted_in_closed_form_stays_as_it_is_while_the_discriminato
         torch.testing.assert_close(network(torch.randn(3, 4))[0], mean)
     assert not torch.equal(before["hidden.0.weight"], gan.discriminator.state_dict()["hidden.0.weight"])
     assert gan.trainer.global_step == 2
+
+
+def test_each_step_draws_other_random_numbers(tmp_path):
+    seen = []
+
+    class Note(InstanceNoise):
+        def forward(self, images):
+            seen.append(torch.rand(()).item())
+            return images
+
+    fit(tmp_path, make_gan(augment=[Note()], d_steps=2), max_steps=4)
+    assert len(seen) == 4 * (2 * 2 + 1) == len(set(seen))
+
+
+def test_one_noise_shows_every_class():
+    gan = make_gan(num_classes=2)
+    numbers, classes = torch.tensor([5, 5, 3, 5]), torch.tensor([0, 1, 1, 0])
+    together = gan.sample(numbers, classes)
+    for i in range(4):
+        assert torch.equal(together[i], gan.sample(numbers[i : i + 1], classes[i : i + 1])[0])
+    assert torch.equal(together[0], together[3]) and not torch.equal(together[0], together[1])

@@ -34,7 +34,9 @@ def test_the_trainer_passes_the_advice_on(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 16 * GIB)
     properties = SimpleNamespace(total_memory=16 * GIB)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    trainer = SimpleNamespace(optimizers=[], datamodule=Squares(), world_size=1)
+    trainer = SimpleNamespace(optimizers=[], datamodule=Squares(), world_size=1, state=SimpleNamespace(fn="fit"))
     with pytest.raises(ValueError, match="too small for 8 images at once; at most 7 fit: --model.accumulate 2 "):
         MemoryAdvice().on_exception(trainer, gan, torch.OutOfMemoryError("CUDA out of memory"))
     MemoryAdvice().on_exception(trainer, gan, KeyboardInterrupt())
+    trainer.state.fn = "predict"  # whose batches are others
+    MemoryAdvice().on_exception(trainer, gan, torch.OutOfMemoryError("CUDA out of memory"))

@@ -97,6 +97,16 @@ def test_a_warning_comes_once_and_is_remembered_in_a_checkpoint():
         assert [str(w.message) for w in said] == ["another"]
 
 
+def test_a_gradient_that_was_not_logged_is_no_ailment():
+    gan, doctor = make_gan(), PlayerBalance()
+    trainer = Trainer(gan)
+    gan.logged = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*hardly any gradient")
+        doctor.on_validation_end(trainer, gan)
+    assert "vanishing" not in doctor.said
+
+
 class Trainer:
     sanity_checking = fast_dev_run = False
     is_global_zero = True

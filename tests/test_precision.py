@@ -8,6 +8,7 @@ from conftest import Squares, fit, make_gan, make_trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch.nn.utils import parameters_to_vector
 
+from src.networks.classical import Gaussian
 from src.regularizers import R1
 
 
@@ -81,6 +82,13 @@ def test_clipping_acts_on_unscaled_gradients(tmp_path, fused):
         moved.append(weights(gan.generator) - start)
     torch.testing.assert_close(moved[1], moved[0], rtol=2e-2, atol=2e-5)
     assert norms[1] == pytest.approx(norms[0], rel=2e-2) and min(norms[0].values()) > 0.05  # of before the clipping
+
+
+def test_a_generator_without_gradients_takes_no_scaler(tmp_path):
+    gan = make_gan(generator=Gaussian((4, 4), 1))
+    with pytest.raises(ValueError, match="this generator has none: --trainer.precision bf16-mixed"):
+        fit(tmp_path, gan, max_steps=2, plugins=[half()])
+    fit(tmp_path, gan, max_steps=2, precision="bf16-mixed")
 
 
 @pytest.mark.gpu

@@ -15,7 +15,8 @@ class MemoryAdvice(Callback):
     """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, torch.OutOfMemoryError) or pl_module.device.type != "cuda":
+        out = isinstance(exception, torch.OutOfMemoryError) and pl_module.device.type == "cuda"
+        if not out or trainer.state.fn != "fit":
             return
         device = pl_module.device
         state = [tensor for opt in trainer.optimizers for state in opt.state.values() for tensor in state.values()]
@@ -47,6 +48,6 @@ def advice(batch_size: int, parts: int, accumulate: int, fixed: int, peak: int, 
         return f"{said}, and for one: choose smaller networks or smaller images"
     factors = [n for n in range(2, at_once + 1) if at_once % n == 0 and at_once // n <= fitting]
     return (
-        f"{said}; at most {fitting} fit: --model.accumulate {accumulate * factors[0]} gives the same result in less"
-        f" memory, --data.batch_size {fitting * parts} is a smaller batch"
+        f"{said}; at most {fitting} fit: --model.accumulate {accumulate * factors[0]} holds fewer at once (the same"
+        f" result, but for batch norm), --data.batch_size {fitting * parts} is a smaller batch"
     )

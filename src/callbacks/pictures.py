@@ -61,9 +61,8 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.datamodule and not trainer.fast_dev_run:
-            batches = trainer.datamodule.real_batches("train")
-            real = torch.cat([batch for batch, _ in zip(batches, range(math.ceil(self.num_images / 50)), strict=False)])
-            self.save(trainer, grid(real[: self.num_images]), "real")
+            drawn = trainer.datamodule.drawn("train", self.num_images)
+            self.save(trainer, grid(torch.from_numpy(trainer.datamodule.split("train")[0][drawn])), "real")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if trainer.global_step % self.every_n_steps == 0:

@@ -57,10 +57,10 @@ class PlayerBalance(Callback):
         values = self.examine(trainer.datamodule, pl_module)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
-        gradient = pl_module.logged.get("grad_norm/generator", self.largest_gradient)
-        self.largest_gradient = max(self.largest_gradient, gradient)
+        gradient = pl_module.logged.get("grad_norm/generator")  # not before the first log, nor without a gradient
+        self.largest_gradient = max(self.largest_gradient, gradient or 0.0)
         if self.doctor and trainer.state.fn == "fit":
-            values["gradient"] = gradient / (self.largest_gradient or 1.0)
+            values["gradient"] = 1.0 if gradient is None else gradient / (self.largest_gradient or 1.0)
             for ailment in diagnose(values, pl_module.loss.calibrated):
                 if ailment not in self.said:
                     self.said.append(ailment)

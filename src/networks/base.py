@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 
 class Network(nn.Module):
@@ -62,12 +62,12 @@ class Generator(Network):
         self.output_shape: tuple[int, ...] = (channels, *self.image_size)
         self.columns = min(num_classes, 10) or None  # of a grid of samples: a column a class, up to ten
 
-    def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
+    def fit(self, data: Dataset) -> None:
         """Fits what is fitted in closed form, on every process, before the first step; nothing here.
 
         Args:
-            images: all training images, uint8 [N, C, H, W].
-            labels: int64 [N], or None.
+            data: what training reads: a list of indices -> images [n, C, H, W], uint8, or float32 in [-1, 1] where they
+                are measured; and labels int64 [n], or None.
         """
 
     def as_images(self, samples: Tensor, indices: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from src.networks import base
 from src.pixels import from_uint8
@@ -30,11 +31,12 @@ class Classical(base.Generator):
     def weight(self, *shape: int, value: float = 0.0) -> nn.Parameter:
         return nn.Parameter(torch.full((max(self.num_classes, 1), *shape), value), requires_grad=False)
 
-    def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
+    def fit(self, data: Dataset) -> None:
+        images, labels = data[list(range(len(data)))]
         for k in range(max(self.num_classes, 1)):
             chosen = images if labels is None else images[labels == k]
             if len(chosen):
-                self.fit_class(k, from_uint8(torch.from_numpy(np.array(chosen))))
+                self.fit_class(k, from_uint8(chosen) if chosen.dtype == torch.uint8 else chosen)
 
     def fit_class(self, k: int, x: Tensor) -> None:
         """Sets the weights of class k from its images [N, C, H, W] in [-1, 1]."""
