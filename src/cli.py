@@ -136,7 +136,8 @@ class CLI(LightningCLI):
                     raise ValueError(f"model.{network}.{fact} follows the data: set --data.{fact} instead")
         check_numbers(self.run.model, "model")
         check_trainer(self.run.trainer)
-        first = Path(str(self.run.config[0])).stem if self.run.get("config") else "gan"
+        named = [Path(str(path)).stem for path in self.run.get("config") or [] if path is not None]
+        first = named[0] if named else "gan"
         self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"
         self.run.trainer.default_root_dir = self.run.run_dir
         if self.subcommand in ("fit", "test"):
@@ -161,9 +162,10 @@ class CLI(LightningCLI):
         run_dir = Path(self.run.run_dir)
         last = newest_whole(run_dir / "checkpoints") if self.run.resume else None
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
-        if last and not self.run.ckpt_path:
+        inside = Path(self.run.ckpt_path or ".").resolve().is_relative_to(run_dir.resolve())
+        if last:
             self.run.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last)
-        elif begun and not self.run.resume and not self.run.ckpt_path and rank_zero_only.rank == 0:
+        elif begun and not self.run.resume and not inside and rank_zero_only.rank == 0:
             raise ValueError(
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
@@ -247,15 +249,21 @@ def say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def remembered(subcommand: str, path: str) -> list[str]:
-    """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins."""
+def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
+    """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins.
+
+    Args:
+        subcommand: that they are for.
+        path: of the checkpoint.
+        same_run: whether its run folder is meant.
+    """
     checkpoint = read_checkpoint(path)
     whole = parsed(checkpoint["config"], f"the configuration in {path}")
     config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
-    if subcommand in EVALUATIONS:
+    if same_run:
         folder = Path(os.path.relpath(path)).parent
         config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
     return ["--config", yaml.safe_dump(config)]
@@ -292,7 +300,8 @@ def complete(args: list[str]) -> list[str]:
         parsed(Path(path).read_bytes(), path)
     if known.ckpt_path is None and args[0] in EVALUATIONS:
         raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
-    first = remembered(args[0], known.ckpt_path) if known.ckpt_path else []
+    same_run = args[0] in EVALUATIONS or not known.config
+    first = remembered(args[0], known.ckpt_path, same_run) if known.ckpt_path else []
     return [args[0], *first, *("--resume=true" if arg == "--resume" else arg for arg in args[1:])]
 
 

@@ -1,9 +1,11 @@
 """How a generator is shown and scored: in validation, in `test`, in `predict` and in the grids of a run."""
 
+from collections import Counter
 from copy import copy
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from src import seeding
 from src.distributed import average_, batch_norm_statistics
 from src.metrics.base import Metric, Score, key_of
+from src.metrics.features import exact_float32
 from src.metrics.statistics import Collector, Features, real_features
 from src.networks.base import Generator
 from src.pixels import to_uint8
@@ -62,19 +65,26 @@ class Evaluation(LightningModule):
             float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
         network = self.generator_ema or self.generator
+        seen: Counter[int] = Counter()
+        turns = []  # a number that comes again, with another condition for instance, needs its row again
+        for index in indices.tolist():
+            turns.append(seen[index])
+            seen[index] += 1
+        batches = torch.stack([indices.cpu() // BLOCK, torch.tensor(turns, dtype=torch.int64)], 1)
         indices, latents = indices.to(self.device), self.latents_of(indices).to(self.device)
+        condition = move_data_to_device(condition, self.device)
         images = torch.empty(len(indices), *network.output_shape, device=self.device)
         training = network.training
         network.eval()
         try:
             # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
-            for block in (indices // BLOCK).unique():
-                here = indices // BLOCK == block
-                rows = indices[here] % BLOCK
-                z, c = tree_map_only(
-                    Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
-                )
-                with torch.autocast(self.device.type, enabled=False):
+            with exact_float32(self.device):
+                for batch in batches.unique(dim=0):
+                    here = (batches == batch).all(1).to(self.device)
+                    rows = indices[here] % BLOCK
+                    z, c = tree_map_only(
+                        Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
+                    )
                     images[here] = network(z, c)[rows].float()
         finally:
             network.train(training)
@@ -83,6 +93,12 @@ class Evaluation(LightningModule):
     def setup(self, stage: str) -> None:
         for metric in self.metrics:  # a missing file of weights is known before the first step
             metric.setup(self.device, self.first_metric and self.first_metric.extractor)
+        for metric in self.scoring():
+            if metric.split and metric.split not in self.trainer.datamodule.splits:
+                raise ValueError(
+                    f"{type(metric).__name__} needs {metric.split} images, and the data have none: name some"
+                    " (--data.test_root or --data.test_path of those that take it), or choose other --model.metrics"
+                )
 
     @property
     def first_metric(self) -> Metric | None:
@@ -131,12 +147,15 @@ class Evaluation(LightningModule):
         other = copy(metric)
         other.split = "test" if metric.split == "train" else "train"
         real, held_out, fake = self.real(metric, "train"), self.real(metric, "test"), self.fakes[key_of(metric)]
-        number = torch.arange(min(len(held_out), len(fake)))
+        number = min(len(held_out), len(fake))
+        against_training = copy(metric)
+        against_training.split = "train"
+        protocol = self.protocol() | {"real_data": self.trainer.datamodule.digest("train")[:8]}
         try:
             figures = other.evaluate(self, errors=True)
             for kind, features in (("held-out", held_out), ("generated", fake)):
-                figures += metric.figures(real, features.select(number), True, self.protocol() | {"split": "train"})[:1]
-                figures[-1]["name"] += f"-of-{len(number)}-{kind}"
+                figures += against_training.figures(real, features.some(number), True, protocol)[:1]
+                figures[-1]["name"] += f"-of-{number}-{kind}"
         except ValueError as error:
             rank_zero_warn(f"the {len(held_out)} held-out images are too few to compare with: {error}")
             return []

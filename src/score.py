@@ -8,13 +8,13 @@ import torch
 
 from src.data.folder import ImageFolder
 from src.metrics.base import Metric
-from src.metrics.fid import FrechetDistance
+from src.metrics.fid import ClassFrechetDistance, FrechetDistance
 from src.metrics.statistics import Features, real_features
 from src.refusals import check_file
 from src.report import say_figures
 
 # What may differ between two figures that are compared: it is what one compares.
-FREE = ("seed", "step", "generator", "fake", "trained_on")
+FREE = ("seed", "step", "generator", "real", "fake", "trained_on")
 
 
 def score(
@@ -24,6 +24,7 @@ def score(
     image_size: int | list[int] | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resize: Literal["crop", "stretch"] = "crop",
+    max_bad: float = 0.01,
     cache_dir: str = ".cache",
     output: str | None = None,
 ) -> None:
@@ -36,28 +37,39 @@ def score(
         image_size: side, or [height, width]; by default that of the files, where they agree.
         channels: 1 grey, 3 RGB, 4 RGBA; found in the files by default.
         resize: how files are brought to `image_size`, "crop" or "stretch".
+        max_bad: largest share of unreadable files, which are named and skipped.
         cache_dir: decoded images and features are kept here.
         output: JSON file to write the figures to.
     """
     if output:
         check_file(output, "--output")
-    shared = {"image_size": image_size, "channels": channels, "resize": resize, "cache_dir": f"{cache_dir}/images"}
-    sets = {"real": ImageFolder(real, **shared), "fake": ImageFolder(fake, **shared)}
+    shared = {"image_size": image_size, "channels": channels, "resize": resize, "max_bad": max_bad}
+    shared |= {"cache_dir": f"{cache_dir}/images"}
+    try:
+        sets = {"real": ImageFolder(real, **shared), "fake": ImageFolder(fake, **shared)}
+        for data in sets.values():
+            data.prepare_data()
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error).replace("--data.", "--")) from error
+    classes = [data.class_names for data in sets.values()]
+    if classes[0] != classes[1] and any(isinstance(metric, ClassFrechetDistance) for metric in metrics or []):
+        raise ValueError(f"figures of classes need the same ones in both: {real} has {classes[0]}, {fake} {classes[1]}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     figures = []
     metrics = metrics or [FrechetDistance()]
     for metric in metrics:
         metric.setup(device, metrics[0].extractor)
         features = {name: extract(data, metric, f"{cache_dir}/features", name) for name, data in sets.items()}
-        protocol = {"real": real, "fake": fake, "image_size": list(sets["real"].image_size)}
+        protocol = {"real": real, "fake": fake, "image_size": list(sets["real"].image_size), "resize": resize}
+        protocol |= {"channels": sets["real"].channels, "real_data": sets["real"].digest("train")[:8]}
         figures += metric.figures(features["real"], features["fake"], True, protocol)
     say_figures(figures)
     if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps({"results": figures}, indent=2) + "\n")
 
 
 def extract(data: ImageFolder, metric: Metric, cache_dir: str, name: str) -> Features:
-    data.prepare_data()
     _, labels = data.split("train")
     return real_features(
         data.real_batches("train"), labels, data.num_images("train"), data.fingerprint("train"),

@@ -17,7 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from src.cli import fail, load, main
+from src.gan import GAN
 from src.pixels import to_uint8
+
+update = GAN.update_generator
 
 
 def last(run):
@@ -218,6 +221,21 @@ def test_exported_weights_stand_for_the_checkpoint_without_its_optimizers(run, t
     assert "holds weights alone" in refusal(["fit", "--ckpt_path", str(weights), "--run_dir", "new"], capsys)
     wider = ["predict", "--ckpt_path", str(weights), "--model.generator.hidden", "[9]", "--output", str(tmp_path / "w")]
     assert "another architecture" in refusal(wider, capsys)
+
+
+def test_going_on_from_a_checkpoint_elsewhere_touches_no_other_run(run, tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    on = ["fit", "--config", str(tiny_config), "--ckpt_path", last(run)]
+    main([*on, "--trainer.max_steps", "6"])
+    first = last(tmp_path / "runs" / "tiny")
+    assert torch.load(first, weights_only=True)["global_step"] == 6
+    assert "already holds a run" in refusal([*on, "--trainer.max_steps", "6"], capsys)
+    seen = []
+    monkeypatch.setattr(GAN, "update_generator", lambda *args: seen.append(args[2]) or update(*args))
+    main([*on, "--trainer.max_steps", "8", "--resume"])
+    assert seen == [6, 7]  # from its own last checkpoint, not from the given one
+    main(["fit", "--ckpt_path", first, "--trainer.max_steps", "9"])  # without a name it is the same run
+    assert torch.load(first, weights_only=True)["global_step"] == 9 and not (tmp_path / "runs" / "None").exists()
 
 
 def test_a_folder_with_something_in_it_is_not_written_into(run, tmp_path, capsys):

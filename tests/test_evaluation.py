@@ -17,6 +17,7 @@ from src.cli import main
 from src.data.digits import Digits
 from src.loggers import CSV
 from src.metrics.features import Classifier
+from src.metrics.fid import FrechetDistance
 from src.report import say_figures
 
 ALL = ["FrechetDistance", "KernelDistance", "MeanDiscrepancy", "PrecisionRecall", "DensityCoverage", "Memorization"]
@@ -79,6 +80,58 @@ def test_too_few_held_out_images_cost_their_own_figures_alone(run, tmp_path, mon
     with pytest.warns(UserWarning, match="the 1 held-out images are too few .* at least 2 real images"):
         main(["test", "--ckpt_path", last(run)])
     assert list(figures(run)) == ["fcd-digits-9895c19c"]
+
+
+def test_held_out_images_stand_for_all_classes(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load = Digits.load
+
+    def by_class(self, split):
+        images, labels = load(self, split)
+        order = labels.argsort(kind="stable")
+        return images[order], labels[order]
+
+    monkeypatch.setattr(Digits, "load", by_class)
+    extractor = {"class_path": "src.metrics.features.Classifier"}
+    overlay = metrics_yaml(tmp_path, ["FrechetDistance"], extractor=extractor, split="test")
+    main(["test", "--ckpt_path", last(run), "--config", overlay, "--model.test_images", "100"])
+    held_out = figures(run)["fcd-digits-9895c19c-of-100-held-out"]
+    assert held_out["value"] < 10 and held_out["protocol"]["num_real"] == 1437  # the first 100 are 40 away
+
+
+def test_a_metric_without_its_split_is_refused_before_training(tmp_path):
+    class Unsplit(Squares):
+        splits = ("train",)
+
+    gan = make_gan(metrics=[FrechetDistance(Classifier(), split="test")])
+    with pytest.raises(ValueError, match="FrechetDistance needs test images, and the data have none"):
+        fit(tmp_path, gan, Unsplit(), max_steps=1)
+
+
+def test_figures_of_unlike_images_are_not_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    overlay = tmp_path / "score.yaml"
+    overlay.write_text(yaml.safe_dump({"metrics": [{"class_path": "FrechetDistance", "init_args": EXTRACTOR}]}))
+    real, others = write_digits(tmp_path / "real", 60), write_digits(tmp_path / "others", 60, shift=1)
+    fake = write_digits(tmp_path / "fake", 60, split="test")
+    score = ["score", "--config", str(overlay), "--fake", fake]
+    main([*score, "--real", real, "--output", "new/a.json"])
+    main([*score, "--real", others, "--output", "new/b.json"])
+    main([*score, "--real", real, "--resize", "stretch", "--output", "new/c.json"])
+    assert "real_data" in refusal(["compare", "new/a.json", "new/b.json"], capsys)
+    assert "resize crop and stretch" in refusal(["compare", "new/a.json", "new/c.json"], capsys)
+
+
+def test_classes_of_folders_are_matched_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for path in ("real/cat", "real/dog", "fake/bird", "fake/cat", "fake/dog"):
+        write_digits(tmp_path / path, 30)
+    overlay = tmp_path / "score.yaml"
+    overlay.write_text(yaml.safe_dump({"metrics": [{"class_path": "ClassFrechetDistance", "init_args": EXTRACTOR}]}))
+    said = refusal(["score", "--config", str(overlay), "--real", "real", "--fake", "fake"], capsys)
+    assert "real has ['cat', 'dog'], fake ['bird', 'cat', 'dog']" in said
+    Image.new("L", (9, 9)).save("real/cat/another.png")
+    assert "choose one with --image_size" in refusal(["score", "--real", "real", "--fake", "fake"], capsys)
 
 
 def run_apart(folder, *arguments):

@@ -18,7 +18,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 ALLOWED = {
     "auxiliary": {"regularizers"},
     "__main__": {"cli"},
-    "augment": {"distributed"},
+    "augment": {"distributed", "losses"},
     "cli": {
         "callbacks", "data", "gan", "loggers", "losses", "metrics", "refusals", "regularizers", "report", "score",
         "weights",
@@ -28,7 +28,9 @@ ALLOWED = {
         "networks.base", "regularizers", "seeding",
     },
     "markov": {"distributed", "regularizers"},
-    "evaluation": {"distributed", "metrics.base", "metrics.statistics", "networks.base", "pixels", "seeding"},
+    "evaluation": {
+        "distributed", "metrics.base", "metrics.features", "metrics.statistics", "networks.base", "pixels", "seeding",
+    },
     "score": {"data.folder", "metrics", "refusals", "report"},
     "callbacks": {"callbacks", "distributed", "pixels", "weights"},
     "data": {"data", "measurements", "pixels", "seeding"},

@@ -72,6 +72,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.subset, self.subset_seed, self.without = subset, subset_seed, without
         self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._filled: dict[str, np.ndarray] = {}
+        self._digests: dict[str, str] = {}
 
     def describe(self, image_size: int | list[int] | tuple[int, int], channels: int, class_names: list[str]) -> None:
         """State the facts that networks are built from.
@@ -130,6 +131,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         if self.without and labels is None:
             raise ValueError(f"data.without needs labels, and {type(self).__name__} has none")
+        if self.without and (unknown := set(self.without) - set(labels.tolist())):
+            raise ValueError(f"no image has a class of data.without {sorted(unknown)}: the last one is {labels.max()}")
         left = np.flatnonzero(~np.isin(labels, self.without)) if self.without else np.arange(length)
         subset = len(left) if self.subset is None else self.subset
         if not 1 <= subset <= len(left):
@@ -199,9 +202,13 @@ class ImageDataModule(LightningDataModule, ABC):
             images, seen = self._filled[split], None
         return ImageDataset(images, labels, flip, seen)
 
+    def drawn(self, split: str, count: int) -> np.ndarray:
+        """Positions, ascending, of at most so many images, always the same: the first of a folder are of one class."""
+        return np.sort(permutation(self.num_images(split), seed=0, epoch=0)[:count].numpy())
+
     def examples(self, split: str, count: int) -> tuple[Tensor, Any]:
-        """The first examples of a split, as the discriminator sees real ones: x [n, ...] in [-1, 1], and condition."""
-        batch = self.dataset(split)[list(range(min(count, self.num_images(split))))]
+        """Some examples of a split, as the discriminator sees real ones: x [n, ...] in [-1, 1], and condition."""
+        batch = self.dataset(split)[self.drawn(split, count).tolist()]
         return self.on_after_batch_transfer(batch, 0)
 
     def state_dict(self) -> dict[str, int]:
@@ -260,13 +267,18 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def fingerprint(self, split: str) -> str:
         """SHA-256 of the pixels and labels of a split as the networks see them: whatever changes them changes it."""
-        images, labels = self.split(split)
-        digest = hashlib.sha256(repr((images.shape, labels is not None)).encode())
-        for chunk in chunks(len(images), 1000, 0, 1):
-            digest.update(np.ascontiguousarray(images[chunk.start : chunk.stop]))
-        if labels is not None:
-            digest.update(labels)
-        return digest.hexdigest()
+        _, labels = self.split(split)
+        return hashlib.sha256(self.digest(split).encode() + (b"" if labels is None else labels.tobytes())).hexdigest()
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of the pixels of a split alone: which real images figures compare with."""
+        if split not in self._digests:
+            images, _ = self.split(split)
+            digest = hashlib.sha256(repr(images.shape).encode())
+            for chunk in chunks(len(images), 1000, 0, 1):
+                digest.update(np.ascontiguousarray(images[chunk.start : chunk.stop]))
+            self._digests[split] = digest.hexdigest()
+        return self._digests[split]
 
     def real_batches(self, split: str, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
         """Every image of a split once over all processes, in order, never mirrored.

@@ -20,6 +20,7 @@ class Score:
 
     figure_names: tuple[str, ...]
     higher_is_better: bool = False
+    split: str | None = None  # that the figures need
 
     def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
         """Loads what the figures need onto a device; arguments as of `Metric.setup`."""
@@ -90,7 +91,8 @@ class Metric(Score):
 
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         real, fake = model.real(self, self.split), model.fakes[key_of(self)]
-        return self.figures(real, fake, errors, model.protocol())
+        protocol = model.protocol() | {"real_data": model.trainer.datamodule.digest(self.split)[:8]}
+        return self.figures(real, fake, errors, protocol)
 
     def values(self, real: Features, fake: Features) -> list[float]:
         """The figures, in the order of `figure_names`: a pure function."""
@@ -120,7 +122,7 @@ class Metric(Score):
     def figures(self, real: Features, fake: Features, errors: bool, protocol: dict[str, Any]) -> list[dict[str, Any]]:
         """Each figure with its standard error and how it came about.
 
-        The error is that of a delete-a-group jackknife over ten groups of the generated images (every tenth one). A
+        The error is that of a delete-a-group jackknife over ten groups of the generated images. A
         bootstrap would be biased: it repeats images, which shrinks the covariance and the distances to neighbours.
 
         Args:
