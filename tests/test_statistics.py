@@ -14,7 +14,7 @@ from src.metrics import statistics
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
 from src.metrics.kernel import KernelDistance
-from src.metrics.statistics import GROUPS, Collector, Features, groups_of, real_features
+from src.metrics.statistics import GROUPS, Collector, Features, groups_of, random_numbers, real_features
 
 
 class Counting(Classifier):
@@ -190,10 +190,12 @@ def test_sums_are_of_all_images_and_a_choice_of_them_is_kept(num_processes, keep
         assert (features.count, len(features)) == (900, min(keep, 900))
         torch.testing.assert_close(features.mean, every.mean, rtol=1e-12, atol=0)
         torch.testing.assert_close(features.covariance, every.covariance, rtol=1e-10, atol=1e-12)
+        groups = groups_of(torch.arange(900))  # of those that are not held
+        groups[features.indices] = features.groups
         for group in range(GROUPS):
-            fewer = every.select(groups_of(torch.arange(900)) != group)
+            fewer = every.select(groups != group)
             others = features.without(group)
-            assert others.count == 810
+            assert others.count == len(fewer) and 700 < len(fewer) < 900
             torch.testing.assert_close(others.mean, fewer.mean, rtol=1e-12, atol=0)
             torch.testing.assert_close(others.covariance, fewer.covariance, rtol=1e-10, atol=1e-12)
         kept = features.indices
@@ -206,6 +208,8 @@ def test_sums_are_of_all_images_and_a_choice_of_them_is_kept(num_processes, keep
 
 def test_the_distance_is_of_all_images_and_other_figures_say_that_they_are_not(monkeypatch):
     every, (features,) = Features(Given.VALUES), collected(SHARES[1], 100, monkeypatch)
+    every.assigned = groups_of(torch.arange(900))
+    every.assigned[features.indices] = features.groups
     real = Features(torch.randn(300, 64, generator=torch.Generator().manual_seed(1)) + 10)
     for metric in (FrechetDistance(Classifier()), KernelDistance(Classifier())):
         metric.setup("cpu")
@@ -250,10 +254,14 @@ def test_features_that_give_no_figure_are_not_kept(tmp_path):
 
 
 def test_groups_are_even_and_do_not_follow_classes_that_take_turns():
-    groups = groups_of(torch.arange(1000))
-    assert (groups.view(100, GROUPS).sort(1).values == torch.arange(GROUPS)).all()
-    assert torch.equal(groups_of(torch.tensor([999, 3, 70000])), groups_of(torch.arange(70001))[[999, 3, 70000]])
     for classes in (2, 5, 10):
-        table = torch.zeros(GROUPS, classes)
-        table.index_put_((groups, torch.arange(1000) % classes), torch.ones(1000), accumulate=True)
-        assert table.min() > 0.2 * 100 / classes
+        labels = torch.arange(1000) % classes
+        for given, least in ((labels, 100 / classes), (None, 0.2 * 100 / classes)):
+            groups = Features(torch.zeros(1000, 1), labels=given).groups
+            assert (groups.bincount() == 100).all()
+            shares = torch.zeros(GROUPS, classes)
+            shares.index_put_((groups, labels), torch.ones(1000), accumulate=True)
+            assert shares.min() >= least
+    some = Features(torch.zeros(1000, 1)).select(torch.arange(1000) % 7 == 0)
+    assert torch.equal(some.groups, Features(torch.zeros(1000, 1)).groups[::7])  # a part keeps those of the whole
+    assert (random_numbers(torch.tensor([999, 70000])) == random_numbers(torch.arange(70001))[[999, 70000]]).all()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from src.metrics.base import Score
-from src.metrics.statistics import GROUPS, groups_of
+from src.metrics.statistics import GROUPS, Features
 
 FIGURES = ("accuracy", "recall", "f1")  # the last two averaged over the classes
 
@@ -146,6 +146,6 @@ def with_error(labels: np.ndarray, predicted: np.ndarray, figure: int, errors: b
     value = float(scores(labels, predicted)[figure])
     if not errors or len(labels) < 2 * GROUPS:
         return value, None
-    groups = groups_of(torch.arange(len(labels))).numpy()
+    groups = Features(torch.empty(len(labels), 0), labels=torch.from_numpy(labels)).groups.numpy()
     without = np.array([scores(labels[groups != g], predicted[groups != g])[figure] for g in range(GROUPS)])
     return value, float(np.sqrt((GROUPS - 1) / GROUPS * ((without - without.mean()) ** 2).sum()))

@@ -50,6 +50,7 @@ class Features:
         self.values, self.logits, self.labels = values, logits, labels
         self.indices = torch.arange(len(values)) if indices is None else indices
         self.rest = rest
+        self.assigned: Tensor | None = None  # the groups of a set that these are some of
         self.whole: tuple[Features, int] | None = None  # of which this is all but a group
         self.drawn: dict[int, Features] = {}
         self.memory: dict[Any, Any] = {}  # what metrics found out about these images
@@ -62,10 +63,20 @@ class Features:
         """Images in the mean and the covariance."""
         return len(self) + (0 if self.rest is None else int(self.rest[:, -1, -1].sum()))
 
-    @property
+    @cached_property
     def groups(self) -> Tensor:
-        """int64 [n], the group of each image in a jackknife."""
-        return groups_of(self.indices)
+        """int64 [n], the group of each image in a jackknife: even, and drawn, within each class where these are known.
+
+        Labels of samples are not drawn, they have fixed shares: groups of other shares would make the error too large,
+        and groups that are classes, where these take turns in a folder, many times too large.
+        """
+        if self.assigned is not None:
+            return self.assigned
+        drawn = random_numbers(self.indices)
+        order = np.lexsort((drawn,) if self.labels is None else (drawn, self.labels.numpy()))
+        groups = torch.empty(len(self), dtype=torch.int64)
+        groups[torch.from_numpy(order)] = torch.arange(len(self)) % GROUPS
+        return groups
 
     @cached_property
     def mean(self) -> Tensor:
@@ -105,7 +116,9 @@ class Features:
             which: bool [n], or their positions int64.
         """
         parts = (self.values, self.logits, self.labels, self.indices)
-        return Features(*(None if part is None else part[which] for part in parts))
+        chosen = Features(*(None if part is None else part[which] for part in parts))
+        chosen.assigned = self.groups[which]
+        return chosen
 
     def without(self, group: int) -> "Features":
         """All images but those of a group."""
@@ -125,19 +138,20 @@ class Features:
         return self.drawn[number]
 
 
-def groups_of(indices: Tensor) -> Tensor:
-    """The group of a jackknife, int64 [n], that each image [n] is in: of ten in a row each in another one, at random.
+def random_numbers(indices: Tensor) -> np.ndarray:
+    """A number in [0, 1) for each index [n], always the same one."""
+    return table(int(indices.max()).bit_length() if len(indices) else 0)[indices.numpy()]
 
-    Not its number modulo 10: where classes take turns, a group would be a class.
-    """
-    return group_table(int(indices.max()).bit_length() if len(indices) else 0)[indices]
+
+def groups_of(indices: Tensor) -> Tensor:
+    """The group of a jackknife, int64 [n], of each image whose features are not held: drawn, for any number of them."""
+    return torch.from_numpy(random_numbers(indices) * 2**20 % GROUPS).long()
 
 
 @lru_cache
-def group_table(bits: int) -> Tensor:
-    """Groups of the first 2^bits images; a longer table begins with a shorter one."""
-    drawn = np.random.RandomState(1).random_sample((2**bits // GROUPS + 1, GROUPS))
-    return torch.from_numpy(drawn.argsort(1).flatten())
+def table(bits: int) -> np.ndarray:
+    """`random_numbers` of the first 2^bits indices; a longer table begins with a shorter one."""
+    return np.random.RandomState(0).random_sample(2**bits)
 
 
 def sums(values: Tensor, centre: Tensor | float = 0.0) -> Tensor:
@@ -194,15 +208,15 @@ class Collector:
 
     def chosen(self, indices: Tensor) -> Tensor:
         """Which images are kept, ascending: what is left out of some of them is left out of more of them too."""
-        rank = torch.from_numpy(np.random.RandomState(0).random_sample(int(indices.max()) + 1))
-        return indices[rank[indices].argsort()[: self.keep]].sort().values
+        return indices[random_numbers(indices).argsort()[: self.keep]].sort().values
 
     def release(self, kept: Tensor) -> None:
         """Adds the images that are not kept to the sums and lets go of their features."""
         columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
         stay = torch.isin(columns[0], kept)
-        for group in groups_of(columns[0][~stay]).unique().tolist():
-            more = sums(columns[1][~stay & (groups_of(columns[0]) == group)])
+        groups = groups_of(columns[0])
+        for group in groups[~stay].unique().tolist():
+            more = sums(columns[1][~stay & (groups == group)])
             if self.rest is None:
                 self.rest = more.new_zeros(GROUPS, *more.shape)
             self.rest[group] += more
