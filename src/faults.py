@@ -55,7 +55,7 @@ class Faults:
         scaler = getattr(model.trainer.precision_plugin, "scaler", None)
         if self.policy == "ignore" or scaler is not None or not gradients:
             return False
-        if torch.nn.utils.get_total_norm(gradients).isfinite():
+        if torch.stack(torch._foreach_norm(gradients)).isfinite().all():
             self.in_a_row[player] = 0
             return False
         self.count += 1
