@@ -162,7 +162,8 @@ class CLI(LightningCLI):
         run_dir = Path(self.run.run_dir)
         last = newest_whole(run_dir / "checkpoints") if self.run.resume else None
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
-        inside = Path(self.run.ckpt_path or ".").resolve().is_relative_to(run_dir.resolve())
+        given = self.run.ckpt_path
+        inside = given is not None and Path(given).resolve().is_relative_to(run_dir.resolve())
         if last:
             self.run.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last)
         elif begun and not self.run.resume and not inside and rank_zero_only.rank == 0:
