@@ -1,7 +1,5 @@
 """The command that trains a classifier for the features of a distance."""
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
@@ -38,10 +36,16 @@ def test_training_learns():
 
 
 @pytest.mark.slow
-def test_the_shipped_file_is_what_the_command_writes(tmp_path):
-    classifier.main(["--output", str(tmp_path / "again")])
-    shipped = hashlib.sha256(Classifier.DIGITS.read_bytes()).hexdigest()
-    assert hashlib.sha256((tmp_path / "again").read_bytes()).hexdigest() == shipped
+def test_the_command_writes_a_network_like_the_shipped_one(tmp_path):
+    """The same bytes only on a machine that rounds like the one that it was made on."""
+    classifier.main(["--output", str(tmp_path / "again.safetensors")])
+    images, labels = digits("test")
+    predicted = []
+    for path in (None, str(tmp_path / "again.safetensors")):
+        extractor = Classifier(path).load()
+        predicted.append(extractor.logits(extractor(images)).argmax(1))
+        assert (predicted[-1] == labels).float().mean() > 0.98
+    assert (predicted[0] == predicted[1]).float().mean() > 0.98
 
 
 @pytest.fixture
