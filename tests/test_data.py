@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import Squares
 
 from src.data.digits import Digits
 from src.data.images import ImageDataModule, ImageDataset, resized
@@ -302,3 +303,15 @@ def test_resizing_keeps_flat_images_and_averages():
     lines[..., 3::8] = lines[..., 4::8] = 200
     assert (abs(resized(lines, (8, 8)).astype(int) - 50) <= 20).all()  # without antialiasing they would be 200
     assert resized(flat, (8, 8)) is flat
+
+
+def test_examples_of_sorted_classes_are_of_all_of_them():
+    class Sorted(Squares):
+        def load(self, split):
+            images, labels = super().load(split)
+            order = labels.argsort(kind="stable")
+            return images[order], labels[order]
+
+    _, labels = Sorted(labels=True).examples("train", 20)
+    assert 5 < labels.sum() < 15
+    assert torch.equal(Sorted().examples("train", 100)[0], from_uint8(torch.from_numpy(Sorted().split("train")[0])))
