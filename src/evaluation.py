@@ -1,7 +1,8 @@
 """How a generator is shown and scored: in validation, in `test`, in `predict` and in the grids of a run."""
 
-from collections import Counter
+from collections import defaultdict
 from copy import copy
+from itertools import count
 from typing import Any
 
 import torch
@@ -65,12 +66,9 @@ class Evaluation(LightningModule):
             float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
         network = self.generator_ema or self.generator
-        seen: Counter[int] = Counter()
-        turns = []  # a number that comes again, with another condition for instance, needs its row again
-        for index in indices.tolist():
-            turns.append(seen[index])
-            seen[index] += 1
-        batches = torch.stack([indices.cpu() // BLOCK, torch.tensor(turns, dtype=torch.int64)], 1)
+        seen = defaultdict(count)  # a number that comes again, with another condition for instance, needs its row again
+        turns = torch.tensor([next(seen[index]) for index in indices.tolist()], dtype=torch.int64)
+        batches = torch.stack([indices.cpu() // BLOCK, turns], 1)
         indices, latents = indices.to(self.device), self.latents_of(indices).to(self.device)
         condition = move_data_to_device(condition, self.device)
         images = torch.empty(len(indices), *network.output_shape, device=self.device)

@@ -356,7 +356,7 @@ class GAN(Evaluation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_steps = checkpoint["global_step"]
-        if "faults" in checkpoint:  # not where weights travel alone
+        if "images_seen" in checkpoint:  # not where weights travel alone
             self.images_seen = checkpoint["images_seen"]
             self.faults.load_state_dict(checkpoint["faults"])
         theirs, ours = (

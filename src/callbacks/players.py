@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-NUM_IMAGES = 1000  # of each kind; the first ones of each split
+NUM_IMAGES = 1000  # of each kind
 NUM_VALUES = 2**24  # fewer large images: 1,000 of 64x64 in colour, 100 of 256x256
 REMEDIES = {
     "overfitting": "the discriminator learns the training images by heart: add augmentation, raise the weight of R1,"
