@@ -4,7 +4,6 @@ import argparse
 import inspect
 import json
 import logging
-import os
 import sys
 import warnings
 from functools import partial
@@ -13,7 +12,6 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -30,16 +28,18 @@ import src.metrics.kernel
 import src.metrics.manifold  # noqa: F401  imported: known by short names, `--data ImageFolder`
 from src import __version__
 from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_images
-from src.callbacks.predictions import PredictionWriter
+from src.callbacks.loggers import CSV
+from src.commands.compare import compare
+from src.commands.export import export
+from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
+from src.commands.remembered import EVALUATIONS, complete
+from src.commands.score import score
+from src.commands.trainer import Trainer
+from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
-from src.loggers import CSV
-from src.refusals import check_numbers, check_trainer, check_writable, fail
-from src.report import say_figures
-from src.score import compare, score
-from src.weights import SUFFIX, export, read_checkpoint
+from src.metrics.report import say_figures
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
-EVALUATIONS = ("validate", "test", "predict")
 FACTS = ("image_size", "channels", "num_classes")
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
 
@@ -49,62 +49,6 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         fail(message, " (`--help` lists the options, configs/ holds examples)", code=2)
-
-
-class Trainer(pl.Trainer):
-    def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
-        """Train, and keep everything in the run folder.
-
-        Args:
-            ckpt_path: checkpoint to go on from.
-            resume: go on from the run folder's last.ckpt, or start if there is none.
-        """
-        super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-
-    def validate(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
-        """Score a checkpoint with few samples, as during training.
-
-        Args:
-            ckpt_path: checkpoint to score; nothing else is needed.
-        """
-        return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
-
-    def test(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
-        """Score a checkpoint with many samples, and write metrics.json.
-
-        Args:
-            ckpt_path: checkpoint to score; nothing else is needed.
-        """
-        return super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
-
-    def predict(
-        self,
-        model: Any,
-        datamodule: Any = None,
-        ckpt_path: str | None = None,
-        output: str | None = None,
-        num_images: int = 64,
-        seed: int = 0,
-        classes: str | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        """Generate images from a checkpoint. Image number i depends on the seed, i and its class alone.
-
-        Args:
-            ckpt_path: checkpoint to sample from; nothing else is needed.
-            output: new or empty folder; `predictions` in the run folder by default.
-            num_images: how many.
-            seed: of the noise; another one gives other images.
-            classes: of a class-conditional model, numbers or names ("3,7"), which take turns; all of them by default.
-            batch_size: images held at once; the files do not depend on it.
-        """
-        datamodule.ask(num_images, classes, batch_size)
-        model.seed = seed
-        columns = min(len(datamodule.classes), 10) or model.generator.columns
-        output = output or str(Path(self.default_root_dir) / "predictions")
-        check_writable(output, "--output")
-        self.callbacks.append(PredictionWriter(output, columns))
-        super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
 
 
 class CLI(LightningCLI):
@@ -248,62 +192,6 @@ class CLI(LightningCLI):
 
 def say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
-
-
-def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
-    """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins.
-
-    Args:
-        subcommand: that they are for.
-        path: of the checkpoint.
-        same_run: whether its run folder is meant.
-    """
-    checkpoint = read_checkpoint(path)
-    whole = parsed(checkpoint["config"], f"the configuration in {path}")
-    config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
-    if subcommand == "predict":
-        config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
-        config["model"]["metrics"] = None
-    if same_run:
-        folder = Path(os.path.relpath(path)).parent
-        config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
-    return ["--config", yaml.safe_dump(config)]
-
-
-def parsed(text: str | bytes, name: str) -> dict[str, Any]:
-    """A configuration from YAML text.
-
-    Raises:
-        ValueError: it is no text, no YAML, or no mapping, or holds itself.
-    """
-    try:
-        config = yaml.safe_load(text)
-        json.dumps(config, default=str, skipkeys=True)  # a mapping that holds itself would be read for ever
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not YAML: {error}; correct it there") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{name} holds no options: it takes lines such as `trainer: {{max_steps: 1000}}`")
-    return config
-
-
-def complete(args: list[str]) -> list[str]:
-    """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
-    if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
-        return args
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.error = partial(fail, code=2)
-    peek.add_argument("--ckpt_path")
-    peek.add_argument("-c", "--config", action="append", default=[])
-    known, _ = peek.parse_known_args(args)
-    for path in known.config:
-        if not Path(path).is_file():
-            raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
-        parsed(Path(path).read_bytes(), path)
-    if known.ckpt_path is None and args[0] in EVALUATIONS:
-        raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
-    same_run = args[0] in EVALUATIONS or not known.config
-    first = remembered(args[0], known.ckpt_path, same_run) if known.ckpt_path else []
-    return [args[0], *first, *("--resume=true" if arg == "--resume" else arg for arg in args[1:])]
 
 
 def start(cli_class: type[CLI], args: list[str]) -> CLI:

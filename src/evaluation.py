@@ -12,13 +12,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from src import seeding
-from src.distributed import average_, batch_norm_statistics
+from src.engine import seeding
+from src.engine.distributed import average_, batch_norm_statistics
+from src.images.pixels import to_uint8
 from src.metrics.base import Metric, Score, key_of
 from src.metrics.features import exact_float32
-from src.metrics.statistics import Collector, Features, real_features
+from src.metrics.kept import real_features
+from src.metrics.statistics import Collector, Features
 from src.networks.base import Generator
-from src.pixels import to_uint8
 
 BLOCK = 16  # samples that the generator draws at once
 FEATURES = ".cache/features"  # where those of real images are kept

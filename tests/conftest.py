@@ -15,10 +15,10 @@ import yaml
 
 from src.cli import Trainer, main
 from src.data.images import ImageDataModule
-from src.distributed import ExplicitDDP  # noqa: F401  registers itself
+from src.engine.distributed import ExplicitDDP  # noqa: F401  registers itself
 from src.gan import GAN
-from src.losses import NonSaturating
 from src.networks import mlp
+from src.objectives.losses import NonSaturating
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,7 +80,7 @@ def tiny_config(tmp_path: Path) -> Path:
         "model": {
             "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [8]}},
             "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [8]}},
-            "ema": {"class_path": "src.ema.EMA", "init_args": {"half_life": 100}},
+            "ema": {"class_path": "src.engine.ema.EMA", "init_args": {"half_life": 100}},
             "metrics": [
                 {
                     "class_path": "src.metrics.fid.FrechetDistance",

@@ -171,10 +171,12 @@ def image_case(chance: random.Random, folder: Path) -> tuple[bytes, str]:
 
 VALUES = [
     None, True, False, 0, -1, 1, 2.5, -0.0, 10**30, float("nan"), float("inf"), "", " ", "x", "null", "none", "~", "{}",
-    "[", "${x}", "a: b", "\0", "\x1b[31m", "é", "名", "🙂", "-", "--", "src", "src.", ".", "..", "src.losses.Hinge",
+    "[", "${x}", "a: b", "\0", "\x1b[31m", "é", "名", "🙂", "-", "--", "src", "src.", ".", "..",
+    "src.objectives.losses.Hinge",
     "torch.nn.Linear", "os.system", "builtins.eval", "Adam", "R1", [], [1], ["x"], [[]], {}, {"x": 1}, {1: 2},
     {"class_path": "x"}, {"class_path": 3}, {"class_path": None}, {"init_args": {}}, {"class_path": "torch.optim.Adam"},
-    {"class_path": "src.losses.Hinge", "init_args": 3}, {"class_path": "R1", "init_args": {"weight": "x"}}, "1e400",
+    {"class_path": "src.objectives.losses.Hinge", "init_args": 3}, {"class_path": "R1", "init_args": {"weight": "x"}},
+    "1e400",
     "x" * 5000, "base.yaml", "/", "/dev/null", "0x10", "1_000", "2001-01-01", "!!python/none", "*x", "&x", "@x", "%x",
 ]  # fmt: skip
 

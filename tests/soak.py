@@ -30,22 +30,26 @@ MOMENTS = {
     "step": "src.gan.GAN.update_generator",
     "validation": "src.gan.GAN.score",
     "checkpoint": "src.callbacks.checkpoints.AtomicCheckpointIO.save_checkpoint",
-    "curves": "src.loggers.CSV.log_metrics",
+    "curves": "src.callbacks.loggers.CSV.log_metrics",
     "grid": "src.callbacks.pictures.SampleGrid.save",
     "cache": "src.data.files.decode",
     "features": "src.metrics.statistics.Collector.update",
 }
 
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "momentum": 0.9}}
-R1 = {"class_path": "src.regularizers.R1", "init_args": {"weight": 1.0, "every": 3}}
+R1 = {"class_path": "src.objectives.regularizers.R1", "init_args": {"weight": 1.0, "every": 3}}
 STEPS = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 4, "gamma": 0.5}}
 DECAY = {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"gamma": 0.9}}
 DROPOUT = {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [16], "dropout": 0.3}}
 NORMALIZED = {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16], "batch_norm": True}}
 RESIDUAL = {"class_path": "src.networks.resnet.Discriminator", "init_args": {"width": 4}}
 ADA = {
-    "class_path": "src.augment.Adaptive",
-    "init_args": {"augmentations": ["src.augment.Translation", "src.augment.Color"], "target": -0.5, "images": 200},
+    "class_path": "src.images.augment.Adaptive",
+    "init_args": {
+        "augmentations": ["src.images.augment.Translation", "src.images.augment.Color"],
+        "target": -0.5,
+        "images": 200,
+    },
 }
 EVERYTHING = {
     "d_steps": 2, "d_warmup_steps": 3, "accumulate": 2, "g_batch_multiple": 2, "regularizers": [R1],
@@ -56,7 +60,11 @@ EVERYTHING = {
 EXPERIMENTS = {
     "everything": (EVERYTHING, {}, {}),
     "plain": ({}, {}, {}),
-    "bfloat16": ({"discriminator": RESIDUAL, "loss": "src.losses.Hinge"}, {"flip": True}, {"precision": "bf16-mixed"}),
+    "bfloat16": (
+        {"discriminator": RESIDUAL, "loss": "src.objectives.losses.Hinge"},
+        {"flip": True},
+        {"precision": "bf16-mixed"},
+    ),
     "workers": ({"generator": NORMALIZED}, {"num_workers": 1}, {}),
 }
 
@@ -87,7 +95,7 @@ def write(folder: Path, name: str, **trainer) -> None:
         "model": {
             "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16]}},
             "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [16]}},
-            "ema": {"class_path": "src.ema.EMA", "init_args": {"half_life": 100}},
+            "ema": {"class_path": "src.engine.ema.EMA", "init_args": {"half_life": 100}},
             "metrics": [{"class_path": "src.metrics.fid.FrechetDistance", "init_args": metric}],
             "val_images": 100,
         },

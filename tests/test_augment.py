@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer
 
-from src.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Translation
-from src.losses import Hinge, LeastSquares, RelativisticPairing, Wasserstein, Weighted
+from src.images.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Translation
+from src.objectives.losses import Hinge, LeastSquares, RelativisticPairing, Wasserstein, Weighted
 
 IMAGES = torch.rand(512, 3, 9, 12, generator=torch.manual_seed(0)) * 2 - 1
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.auxiliary import Classification, GeneratorClassification, Information
 from src.networks import bags, mlp
+from src.objectives.auxiliary import Classification, GeneratorClassification, Information
 
 FACTS = {"image_size": (4, 4), "channels": 1, "num_classes": 3}
 

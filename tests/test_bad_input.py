@@ -122,7 +122,7 @@ CONFIGS = {
     "no loss": (b"model: {loss: null}", "model.loss", "required", "--help"),
     "unknown class": (b"model: {generator: {class_path: src.networks.mlp.X}}", "no attribute 'X'", "--help"),
     "unknown module": (b"model: {generator: {class_path: src.networks.no.G}}", "no attribute 'no'", "--help"),
-    "class of another kind": (b"model: {generator: src.losses.Hinge}", "subclass of Generator", "--help"),
+    "class of another kind": (b"model: {generator: src.objectives.losses.Hinge}", "subclass of Generator", "--help"),
     "unknown argument": (b"model: {generator: {init_args: {widht: 8}}}", "widht", "--help"),
     "fact of the data": (b"model: {generator: {init_args: {channels: 3}}}", "follows the data", "--data.channels"),
     "NaN": (b"model: {g_optimizer: {init_args: {lr: .nan}}}", "lr is nan", "finite number"),
@@ -199,7 +199,7 @@ OPTIONS = {
     "--model.g_optimizer.lr foo": ["lr", "float", "foo"],
     "--model.g_optimizer.lr -1": ["learning rate", "-1"],
     "--model.g_optimizer.betas [0.5]": ["betas", "2 elements", "--help"],
-    "--model.g_optimizer src.losses.Hinge": ["subclass", "Optimizer", "--help"],
+    "--model.g_optimizer src.objectives.losses.Hinge": ["subclass", "Optimizer", "--help"],
     "--model.g_scheduler torch.optim.lr_scheduler.StepLR": ["step_size", "required", "--help"],
     "--model.g_scheduler torch.optim.lr_scheduler.ReduceLROnPlateau": ["ReduceLROnPlateau", "another schedule"],
     "--model.ema.decay 2": ["EMA", "[0, 1)"],
@@ -434,6 +434,8 @@ def test_bad_settings_of_wandb(mode, key, words, tmp_path, refuses, monkeypatch)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     wandb.teardown()  # it keeps the settings of its first use for the whole process
     try:
-        refuses(f"{FIT} --trainer.logger src.loggers.WandB", "Weights & Biases", "--trainer.logger false", *words)
+        refuses(
+            f"{FIT} --trainer.logger src.callbacks.loggers.WandB", "Weights & Biases", "--trainer.logger false", *words
+        )
     finally:
         wandb.teardown()

@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 from src.cli import load, main
 from src.data.bags import ImageBags, TableBags
 from src.data.digits import Digits
+from src.images.pixels import to_uint8
 from src.metrics import bags as figures
 from src.metrics.features import Classifier
 from src.metrics.statistics import Features
 from src.networks.bags import Discriminator, Generator
-from src.pixels import to_uint8
 
 FACTS = {"image_size": (8, 8), "channels": 1, "num_classes": 3}
 

@@ -11,10 +11,10 @@ from conftest import Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, newest_whole
+from src.callbacks.loggers import CSV, WandB
 from src.callbacks.pictures import SampleGrid, grid, to_image
 from src.cli import main
 from src.data.requests import Requests
-from src.loggers import CSV, WandB
 from src.networks import mlp
 
 

@@ -8,13 +8,13 @@ import torch
 from conftest import Squares, fit, make_gan, make_trainer, refusal
 
 from src.callbacks.curves import plot
+from src.data.dataset import ImageDataset
 from src.data.digits import Digits
-from src.data.images import ImageDataset
-from src.markov import MarkovChain
-from src.measurements import MissingPixels
+from src.images.measurements import MissingPixels
+from src.images.pixels import from_uint8
 from src.metrics.critic import Critic
 from src.networks.classical import Bernoulli, Gaussian, Markov
-from src.pixels import from_uint8
+from src.objectives.markov import MarkovChain
 
 SIZE = (3, 4)
 MODELS = [Bernoulli, lambda *facts: Bernoulli(*facts, levels=5), Gaussian, lambda *facts: Gaussian(*facts, 2), Markov]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from src.cli import fail, load, main
 from src.gan import GAN
-from src.pixels import to_uint8
+from src.images.pixels import to_uint8
 
 update = GAN.update_generator
 
@@ -255,7 +255,7 @@ def test_wandb_is_offline_without_an_account_and_does_not_wait(tiny_config, tmp_
     command = [sys.executable, "-m", "src", "fit", "--config", str(tiny_config), "--run_dir", str(run)]
     start = time.monotonic()
     done = subprocess.run(
-        [*command, "--trainer.logger", "src.loggers.WandB"], cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
+        [*command, "--trainer.logger", "src.callbacks.loggers.WandB"], cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
         capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -269,7 +269,7 @@ def test_wandb_is_offline_without_an_account_and_does_not_wait(tiny_config, tmp_
 
 
 def test_figures_of_test_join_the_run_with_their_protocol(run, monkeypatch):
-    from src.loggers import WandB
+    from src.callbacks.loggers import WandB
 
     told = {}
     monkeypatch.setattr(WandB, "summarize", lambda self, values: told.update(values))
@@ -286,7 +286,7 @@ def test_figures_of_test_join_the_run_with_their_protocol(run, monkeypatch):
 def test_training_outlives_wandb(tmp_path, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 
-    from src.loggers import WandB
+    from src.callbacks.loggers import WandB
 
     def broken(*args, **kwargs):
         raise BrokenPipeError("the service has gone")

@@ -9,10 +9,12 @@ import pytest
 import torch
 from conftest import Squares
 
+from src.data.dataset import ImageDataset
 from src.data.digits import Digits
-from src.data.images import ImageDataModule, ImageDataset, resized
+from src.data.images import ImageDataModule
 from src.data.order import EVAL_BATCH, StepSampler, permutation, sample_loader
-from src.pixels import from_uint8, to_uint8
+from src.data.sizes import resized
+from src.images.pixels import from_uint8, to_uint8
 
 
 def sampler(num_images=20, batch_size=4, batches_per_step=1, seed=7, rank=0, world_size=1, step=0):

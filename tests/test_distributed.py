@@ -12,8 +12,8 @@ from conftest import ROOT, fit, make_gan
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from src.distributed import average_, batch_norm_statistics
-from src.regularizers import R1
+from src.engine.distributed import average_, batch_norm_statistics
+from src.objectives.regularizers import R1
 
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
 
@@ -61,9 +61,12 @@ def state(folder):
 
 def test_two_processes_equal_one(tmp_path):
     """With several discriminator steps, R1 now and then, accumulation, a warm-up, a larger generator batch, and ADA."""
-    penalties = [{"class_path": "src.regularizers.R1", "init_args": {"weight": 1.0, "every": 2}}]
-    silent = {"class_path": "src.augment.InstanceNoise", "init_args": {"sigma": 0}}  # noise itself differs by process
-    ada = [{"class_path": "src.augment.Adaptive", "init_args": {"augmentations": [silent], "images": 1000}}]
+    penalties = [{"class_path": "src.objectives.regularizers.R1", "init_args": {"weight": 1.0, "every": 2}}]
+    silent = {
+        "class_path": "src.images.augment.InstanceNoise",
+        "init_args": {"sigma": 0},
+    }  # noise itself differs by process
+    ada = [{"class_path": "src.images.augment.Adaptive", "init_args": {"augmentations": [silent], "images": 1000}}]
     config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2,
                         augment=ada)  # fmt: skip
     for devices in (1, 2):

@@ -12,13 +12,13 @@ import yaml
 from conftest import ROOT, Squares, fit, make_gan, refusal
 from PIL import Image
 
+from src.callbacks.loggers import CSV
 from src.callbacks.players import PlayerBalance
 from src.cli import main
 from src.data.digits import Digits
-from src.loggers import CSV
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
-from src.report import say_figures
+from src.metrics.report import say_figures
 
 ALL = ["FrechetDistance", "KernelDistance", "MeanDiscrepancy", "PrecisionRecall", "DensityCoverage", "Memorization"]
 EXTRACTOR = {"extractor": "src.metrics.features.Classifier"}

@@ -8,7 +8,7 @@ from conftest import Squares, fit, make_gan, make_trainer
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from src.data.order import StepSampler
-from src.losses import NonSaturating
+from src.objectives.losses import NonSaturating
 
 
 class BrokenAt(NonSaturating):
@@ -120,19 +120,19 @@ def test_rollback_without_a_checkpoint_stops(tmp_path):
 
 
 def test_it_gives_up_when_no_update_succeeds(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
+    monkeypatch.setattr("src.engine.faults.MOST_IN_A_ROW", 3)
     with pytest.raises(ValueError, match="step 3: .*stopped"), pytest.warns(UserWarning):
         train(tmp_path, "skip", "generator", set(range(6)))
 
 
 def test_an_update_that_succeeds_gives_it_another_chance(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
+    monkeypatch.setattr("src.engine.faults.MOST_IN_A_ROW", 3)
     with pytest.warns(UserWarning, match="fault number 5"):
         assert train(tmp_path, "skip", "generator", {0, 1, 2, 4, 5}).trainer.global_step == 6
 
 
 def test_it_gives_up_at_the_same_step_if_it_was_stopped_in_between(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.faults.MOST_IN_A_ROW", 3)
+    monkeypatch.setattr("src.engine.faults.MOST_IN_A_ROW", 3)
     gans = [make_gan(loss=BrokenAt("generator", set(range(6))), on_nonfinite="skip") for _ in range(2)]
     options = {"callbacks": [LastCheckpoint()], "plugins": [AtomicCheckpointIO()], "enable_checkpointing": True}
     with pytest.warns(UserWarning, match="fault number 2"):

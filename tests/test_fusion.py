@@ -15,7 +15,8 @@ from src.data.manifest import Manifest
 from src.data.multimodal import MODALITIES, SpokenDigits, spectrogram, to_bytes
 from src.metrics.probe import LinearProbe, cross_predict, later, pooled, scores
 from src.networks import dcgan, fusion
-from src.regularizers import R1, ModalityPrediction
+from src.objectives.regularizers import R1
+from src.objectives.terms import ModalityPrediction
 
 SUBSETS = [[], ["image"], ["audio"], ["text"], ["image", "text"], list(MODALITIES)]
 

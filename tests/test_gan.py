@@ -9,15 +9,16 @@ import torch
 from conftest import Squares, fit, make_gan, make_trainer
 from torch.nn.utils import parameters_to_vector
 
-from src import seeding
-from src.augment import Augmentation, InstanceNoise
-from src.ema import EMA
+from src.engine import seeding
+from src.engine.ema import EMA
 from src.evaluation import BLOCK
 from src.gan import join, pieces
-from src.losses import Hinge, Loss, RelativisticPairing, Wasserstein
+from src.images.augment import Augmentation, InstanceNoise
+from src.images.pixels import from_uint8, to_uint8
 from src.networks import mlp
-from src.pixels import from_uint8, to_uint8
-from src.regularizers import R1, GeneratorRegularizer
+from src.objectives.losses import Hinge, Loss, RelativisticPairing, Wasserstein
+from src.objectives.regularizers import R1
+from src.objectives.terms import GeneratorRegularizer
 
 
 class Count(torch.optim.SGD):

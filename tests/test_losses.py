@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from src import losses
+from src.objectives import losses
 
 
 def subclasses(cls: type) -> list[type]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from src.data.images import ImageDataModule
 from src.data.inpainting import inpainted
-from src.measurements import BlurNoise, Mask, MissingPatch, MissingPixels, RandomProjection
+from src.images.measurements import BlurNoise, Mask, MissingPatch, MissingPixels, RandomProjection
 from src.networks import base
 
 ALL = [MissingPixels(0.5), MissingPatch(0.4), MissingPatch(0.4, keep=True), BlurNoise(), RandomProjection(0.5)]

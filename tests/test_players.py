@@ -8,7 +8,7 @@ import torch
 from conftest import Squares, make_gan
 
 from src.callbacks.players import REMEDIES, PlayerBalance, diagnose, spacing
-from src.losses import Wasserstein
+from src.objectives.losses import Wasserstein
 
 HEALTHY = {
     "accuracy/train": 0.8, "accuracy/held_out": 0.75, "accuracy/fake": 0.7, "overfitting": 0.1, "diversity": 0.9,

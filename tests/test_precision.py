@@ -9,7 +9,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.nn.utils import parameters_to_vector
 
 from src.networks.classical import Gaussian
-from src.regularizers import R1
+from src.objectives.regularizers import R1
 
 
 def weights(network):

@@ -5,9 +5,9 @@ import torch
 from conftest import Squares, fit, make_gan
 from torch import distributions, nn
 
-from src.measurements import MissingPixels, RandomProjection
+from src.images.measurements import MissingPixels, RandomProjection
 from src.networks import fully_convolutional
-from src.reconstruction import Reconstruction
+from src.objectives.reconstruction import Reconstruction
 
 
 def make(term, num_classes=0, **options):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import regularizers
+from src.objectives import regularizers
 
 PENALTIES = [regularizers.R1, regularizers.R2, regularizers.GradientPenalty]
 

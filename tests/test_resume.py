@@ -76,7 +76,7 @@ def test_so_do_others(name, deaths, undisturbed, tmp_path):
 @pytest.mark.slow
 def test_weights_and_biases_goes_on_with_the_same_run(tmp_path):
     soak.write(tmp_path, "plain")
-    logger = ("--trainer.logger", "src.loggers.WandB")
+    logger = ("--trainer.logger", "src.callbacks.loggers.WandB")
     assert exit_code(tmp_path, *logger, fatal=("step", 10, KILL)) == -KILL
     assert exit_code(tmp_path, *logger) == 0
     records = [path.stem for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")]

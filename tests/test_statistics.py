@@ -13,8 +13,9 @@ from src.data.digits import Digits
 from src.metrics import statistics
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
+from src.metrics.kept import real_features
 from src.metrics.kernel import KernelDistance
-from src.metrics.statistics import GROUPS, Collector, Features, groups_of, random_numbers, real_features
+from src.metrics.statistics import GROUPS, Collector, Features, groups_of, random_numbers
 
 
 class Counting(Classifier):

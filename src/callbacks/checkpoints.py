@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from src import __version__
-from src.distributed import largest
-from src.weights import SUFFIX, load_weights
+from src.engine.distributed import largest
+from src.engine.weights import SUFFIX, load_weights
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 

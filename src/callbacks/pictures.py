@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
-from src.pixels import to_uint8
+from src.images.pixels import to_uint8
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -28,8 +28,8 @@ REMEDIES = {
 class PlayerBalance(Callback):
     """Logs how the discriminator judges training, held-out and generated images at every validation, and diagnoses.
 
-    The accuracy counts logits above 0 as "real", which the losses of `src.losses` with a threshold at 0 all mean; for
-    Wasserstein and relativistic losses only the differences between logits say something, and no player "wins".
+    The accuracy counts logits above 0 as "real", which calibrated losses (`Loss.calibrated`) mean; for Wasserstein and
+    relativistic losses only the differences between logits say something, and no player "wins".
 
     Figures: `accuracy/*` and `logits/*`; `overfitting`, the share of the way from training to generated images that
     held-out ones lie on, in logits (r_v of arXiv:2006.06676, Eq. 1: 0 is none, 1 complete); `diversity`, the median

@@ -1,0 +1,5 @@
+"""Where images come from: one source a file, on the base module in `images.py`.
+
+Add here a subclass of `ImageDataModule` that describes its images and loads them.
+Imports `images` and `engine`; only the command line imports it.
+"""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src import seeding
 from src.data.images import ImageDataModule
 from src.data.order import permutation
-from src.pixels import from_uint8, to_uint8
+from src.engine import seeding
+from src.images.pixels import from_uint8, to_uint8
 
 
 class Bags(NamedTuple):

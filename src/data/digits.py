@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from src.data.images import ImageDataModule, resized
+from src.data.images import ImageDataModule
+from src.data.sizes import resized
 
 NUM_TRAIN = 1437
 

@@ -3,9 +3,8 @@
 import hashlib
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +12,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from src import seeding
-from src.data.inpainting import inpainted
+from src.data.dataset import ImageDataset, measure
 from src.data.order import EVAL_BATCH, StepSampler, chunks, permutation, sample_loader
-from src.measurements import Mask, Measurement
-from src.pixels import from_uint8
+from src.data.sizes import height_width
+from src.engine import seeding
+from src.images.measurements import Mask, Measurement
+from src.images.pixels import from_uint8
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -296,111 +295,7 @@ class ImageDataModule(LightningDataModule, ABC):
             yield torch.from_numpy(np.array(images[chunk.start : chunk.stop]))
 
 
-class ImageDataset(Dataset):
-    """Whole batches by a list of indices; index i + N is image i mirrored.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,) or None.
-        flip: double the set by its mirror images.
-        seen: (images, their numbers) -> what is seen of them, float32 (n, C, H, W), before they are mirrored.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray | None,
-        flip: bool,
-        seen: Callable[[np.ndarray, list[int]], np.ndarray] | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.flip = flip
-        self.seen = seen
-
-    def __len__(self) -> int:
-        return len(self.images) * (2 if self.flip else 1)
-
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        mirrored, rows = np.divmod(np.asarray(indices), len(self.images))
-        mirrored = mirrored.astype(bool)
-        images = np.asarray(self.images[rows])
-        if self.seen:
-            images = self.seen(images, rows.tolist())
-        images[mirrored] = images[mirrored][..., ::-1]
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
-        return torch.from_numpy(images), labels
-
-    def __getstate__(self) -> dict:
-        # A worker that is not forked gets this object pickled, and a memory map would be pickled as its whole content.
-        mapped = isinstance(self.images, np.memmap)
-        return self.__dict__ | {"images": Path(self.images.filename) if mapped else self.images}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ = state
-        if isinstance(self.images, Path):
-            self.images = np.load(self.images, mmap_mode="r")
-
-
-def measure(
-    images: np.ndarray, rows: list[int], measurement: Measurement, inpaint: str | None, key: tuple[int, ...]
-) -> np.ndarray:
-    """The measurement of each image, a function of `(key, its row)`.
-
-    Args:
-        images: uint8 (n, C, H, W).
-        rows: their numbers (n,).
-        measurement: what is done to them.
-        inpaint: how the pixels that it hides are filled in, or None.
-        key: seed, purpose and split.
-
-    Returns:
-        float32 (n, C, H, W).
-    """
-    streams = [torch.Generator().manual_seed(seeding.mix(*key, row)) for row in rows]
-    pixels = from_uint8(torch.from_numpy(images)).split(1)
-    measured = [measurement(*pair) for pair in zip(pixels, streams, strict=True)]
-    if inpaint:
-        return np.stack([inpainted(y[0].numpy(), measurement.seen(y)[0, 0].numpy(), inpaint) for y in measured])
-    return torch.cat(measured).numpy()
-
-
 def ignore_signals(worker: int) -> None:
     """Leaves the answer to the process that trains: a cluster signals all, and a dead worker would end the step."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-
-
-def height_width(image_size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """Read an image size.
-
-    Args:
-        image_size: side of a square, or [height, width], in pixels.
-
-    Raises:
-        ValueError: not one or two positive numbers.
-    """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"image_size {image_size} is neither one positive number nor [height, width]")
-    return size
-
-
-def resized(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Stretch images by antialiased bicubic interpolation.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        image_size: (height, width) wanted.
-
-    Returns:
-        uint8 (N, C, height, width); `images` itself where nothing changes.
-    """
-    if images.shape[2:] == image_size:
-        return images
-    result = np.empty((*images.shape[:2], *image_size), np.uint8)
-    for chunk in chunks(len(images), 1000, 0, 1):
-        part = torch.from_numpy(images[chunk.start : chunk.stop]).float()
-        part = functional.interpolate(part, size=image_size, mode="bicubic", antialias=True)
-        result[chunk.start : chunk.stop] = part.round().clamp(0, 255).to(torch.uint8).numpy()
-    return result

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from src.data.files import ImageFiles, decoded
-from src.data.images import height_width
 from src.data.multimodal import BANDS, MODALITIES, WINDOW, Arrays, Multimodal, spectrogram, to_bytes
 from src.data.order import permutation
+from src.data.sizes import height_width
 
 
 class Manifest(Multimodal):

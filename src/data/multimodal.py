@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src import seeding
 from src.data.digits import NUM_TRAIN, Digits
 from src.data.images import ImageDataModule
-from src.pixels import from_uint8
+from src.engine import seeding
+from src.images.pixels import from_uint8
 
 MODALITIES = ("image", "audio", "text")
 BANDS = 32  # of a spectrogram, up to half the sample rate

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src import seeding
+from src.engine import seeding
 
 EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from src.data.files import ImageFiles, decoded
-from src.data.images import ImageDataModule, resized
+from src.data.images import ImageDataModule
+from src.data.sizes import resized
 
 DIGITS = "0 1 2 3 4 5 6 7 8 9"
 CIFAR100_CLASSES = """

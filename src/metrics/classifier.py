@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import trange
 
+from src.images.pixels import from_uint8
 from src.metrics.weights import first_line
-from src.pixels import from_uint8
 
 
 class ClassifierNetwork(nn.Module):

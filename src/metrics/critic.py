@@ -8,8 +8,8 @@ from lightning.fabric.utilities import move_data_to_device as move_to
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.images.pixels import from_uint8, to_uint8
 from src.metrics.base import Score
-from src.pixels import from_uint8, to_uint8
 
 
 class Critic(Score):

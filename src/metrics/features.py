@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from src.images.pixels import from_uint8
 from src.metrics import classifier
 from src.metrics.resize import bicubic, tf1_bilinear
 from src.metrics.weights import first_line, located, sha256
-from src.pixels import from_uint8
 
 
 class Extractor:
@@ -92,7 +92,7 @@ class Extractor:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(
                 f"{self.name}: expected uint8 images [B, C, H, W], got {images.dtype} {list(images.shape)}; "
-                "src.pixels.to_uint8 converts from [-1, 1]"
+                "src.images.pixels.to_uint8 converts from [-1, 1]"
             )
         # On a CPU small batches stay in the cache: 1.3 times the speed of 64. On a GPU the limit is memory.
         size = 16 if self.device.type == "cpu" else 128

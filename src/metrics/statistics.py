@@ -1,31 +1,17 @@
-"""Features of sets of images: collected over the processes, summed in float64, and kept on disk for the real ones."""
+"""Features of sets of images: collected over the processes, summed in float64."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable
-from contextlib import suppress
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from src.metrics.features import Extractor
 
-CHUNK = 50  # images of one chunk of a split, which belongs to process chunk mod world size
 GROUPS = 10  # of the jackknife
 KEEP = 50_000  # images whose own features are held; of the others only sums are
-PARTS = ("values", "logits", "labels", "indices", "rest")  # of `Features`, in a file
-SCHEMA = 3  # raise it when the file would hold other numbers
 
 
 class Features:
@@ -254,98 +240,3 @@ class Collector:
         everyones = mine.to(self.extractor.device, copy=True)
         dist.all_reduce(everyones, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
         return everyones.cpu()
-
-
-def real_features(
-    batches: Iterable[Tensor],
-    labels: np.ndarray | None,
-    num_images: int,
-    fingerprint: str,
-    extractor: Extractor,
-    folder: str | Path,
-    rank: int = 0,
-    world_size: int = 1,
-    name: str = "real",
-) -> Features:
-    """Features of a split of real images, computed once for all runs; every process must call it.
-
-    They lie in a file that is named after, and holds, what they depend on. A damaged file is made anew.
-
-    Args:
-        batches: uint8 images [b, C, H, W] of this process: every `world_size`-th chunk of 50.
-        labels: int64 [N] of the whole split, or None.
-        num_images: N.
-        fingerprint: of pixels and labels.
-        extractor: of the features.
-        folder: where the files are.
-        rank: this process.
-        world_size: number of processes.
-        name: what the progress bar calls the images.
-    """
-    key = {"schema": SCHEMA, "data": fingerprint, "num_images": num_images, "extractor": extractor.describe()}
-    text = json.dumps(key, sort_keys=True)
-    path = Path(folder) / f"{extractor.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
-    kept = [read(path, text) if rank == 0 else None]
-    if world_size > 1:
-        dist.broadcast_object_list(kept)
-    if kept[0] is not None:
-        return kept[0]
-
-    collector = Collector(extractor)
-    hidden = True if rank else None
-    said = f"{extractor.name} features of the {name} images"
-    with tqdm(total=num_images, desc=said, unit="image", leave=False, disable=hidden) as bar:
-        for number, images in enumerate(batches):
-            start = (rank + number * world_size) * CHUNK
-            indices = torch.arange(start, start + len(images))
-            collector.update(images, indices, None if labels is None else torch.from_numpy(labels)[indices])
-            bar.update(len(images) * world_size)
-    features = collector.gather()
-    if rank == 0 and features.count > 1 and features.mean.isfinite().all():  # others are refused by `Metric.figures`
-        write(path, text, features)
-    return features
-
-
-def write(path: Path, key: str, features: Features) -> None:
-    """Replaces the file in one step, so that processes that write at once leave the file of one of them."""
-    parts = {name: getattr(features, name) for name in (*PARTS, "mean", "factor")}
-    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: part.contiguous() for name, part in parts.items() if part is not None}
-        facts = json.dumps({"key": key, "digest": digest(kept)})  # one entry: safetensors orders several at random
-        save_file(kept, temporary, metadata={"facts": facts})
-        os.replace(temporary, path)
-    except OSError as error:  # a full disk costs the next run some time, and this one nothing
-        rank_zero_warn(f"features of the real images are not kept: {path} could not be written ({error.strerror})")
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def read(path: Path, key: str) -> Features | None:
-    """What `write` wrote for this key; None if there is nothing, or nothing that can be trusted."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-        parts = load_file(path)
-        if facts["digest"] != digest(parts):
-            raise ValueError("other numbers than were written")
-        features = Features(*(parts.get(name) for name in PARTS))
-        features.mean, features.factor = parts["mean"], parts["factor"]
-    except Exception as error:
-        rank_zero_warn(f"{path} is damaged ({type(error).__name__}) and is made anew")
-        return None
-    if facts["key"] != key:
-        rank_zero_warn(f"{path} is of other images or another extractor than its name says, and is made anew")
-        return None
-    return features
-
-
-def digest(parts: dict[str, Tensor]) -> str:
-    """SHA-256 of named tensors."""
-    result = hashlib.sha256()
-    for name in sorted(parts):
-        result.update(name.encode() + parts[name].numpy().tobytes())
-    return result.hexdigest()

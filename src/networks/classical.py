@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from src.images.pixels import from_uint8
 from src.networks import base
-from src.pixels import from_uint8
 
 LARGEST = 4096  # pixels of a full covariance: 64 MB a component
 

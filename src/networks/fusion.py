@@ -67,7 +67,7 @@ class Generator(base.Generator):
     the generator is unconditional, and `predict` needs no data. The encoders belong to the generator and are trained
     by its optimizer. The discriminator is given the code but does not train it, in either player's turn: if it did,
     the encoders could win by a code that tells the discriminator nothing. What makes the code tell something is G's
-    own use of it and `src.regularizers.ModalityPrediction`.
+    own use of it and `src.objectives.terms.ModalityPrediction`.
 
     Args:
         image_size: height and width in pixels, multiples of 2**num_blocks.

@@ -20,10 +20,10 @@ import torch_fidelity
 from features import random_weights
 from PIL import Image
 
+from src.commands.score import extract
 from src.data.folder import ImageFolder
 from src.metrics.features import Inception
 from src.metrics.fid import FrechetDistance
-from src.score import extract
 
 FEW = 20  # generated images of the first turn
 

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
+from src.callbacks.loggers import CSV
 from src.callbacks.progress import StepBar
 from src.cli import Trainer, quieten
 from src.data.digits import Digits
-from src.ema import EMA
+from src.engine.ema import EMA
 from src.gan import GAN
-from src.loggers import CSV
-from src.losses import NonSaturating
 from src.networks import dcgan
-from src.regularizers import R1
+from src.objectives.losses import NonSaturating
+from src.objectives.regularizers import R1
 
 WARMUP = 25  # steps before the clock starts
 

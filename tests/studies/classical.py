@@ -10,12 +10,12 @@ from sklearn.svm import SVC
 from src.callbacks.pictures import grid
 from src.cli import load, main
 from src.data.digits import Digits
+from src.images.pixels import to_uint8
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
 from src.metrics.manifold import DensityCoverage, PrecisionRecall
 from src.metrics.statistics import Features
 from src.networks.classical import Gaussian
-from src.pixels import to_uint8
 
 SEEDS = (0, 1, 2)
 SAMPLES = ["--model.test_images", "2000"]

@@ -9,7 +9,7 @@ from common import FOLDER, Figures, measure, spread, table
 from src.callbacks.pictures import grid
 from src.cli import load
 from src.data.multimodal import MODALITIES, SpokenDigits
-from src.pixels import to_uint8
+from src.images.pixels import to_uint8
 
 CONFIG = ["--config", "configs/fusion_digits.yaml"]
 SEEDS = range(3)

@@ -11,10 +11,10 @@ from common import FOLDER, Figures, measure, spread, table
 
 from src.callbacks.pictures import grid
 from src.cli import load
+from src.images.pixels import to_uint8
 from src.metrics.bags import contingency
 from src.metrics.features import Classifier
 from src.metrics.statistics import Features
-from src.pixels import to_uint8
 
 SEEDS = range(5)
 ARMS = {

@@ -1,11 +1,12 @@
 """What is done to real and generated images alike before the discriminator sees them."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.distributed import average_, world_size
-from src.losses import Loss
+from src.engine.distributed import average_, world_size
 
 
 class Augmentation(nn.Module):
@@ -15,7 +16,7 @@ class Augmentation(nn.Module):
     starts anew at every step; a state that changes with training is a buffer, so that it lies in the checkpoint.
     """
 
-    def check(self, loss: Loss) -> None:
+    def check(self, loss: Any) -> None:
         """Raises ValueError for a loss that this augmentation cannot go with; none by default."""
 
     def advance(self, step: int) -> None:
@@ -140,7 +141,9 @@ class Adaptive(Augmentation):
     ):
         super().__init__()
         if not augmentations:
-            raise ValueError("Adaptive needs augmentations: list at least one, src.augment.Translation for instance")
+            raise ValueError(
+                "Adaptive needs augmentations: list at least one, src.images.augment.Translation for instance"
+            )
         if not -1 <= target <= 1 or images < 1 or not 0 <= limit <= 1:
             raise ValueError(
                 "Adaptive needs a target in [-1, 1], images >= 1 and a limit in [0, 1], "
@@ -151,7 +154,7 @@ class Adaptive(Augmentation):
         for name in ("strength", "signs", "seen"):  # the latter two since the strength was last adjusted
             self.register_buffer(name, torch.zeros(()))
 
-    def check(self, loss: Loss) -> None:
+    def check(self, loss: Any) -> None:
         if not loss.calibrated:
             raise ValueError(
                 f"Adaptive goes by the signs of logits, which mean nothing to {type(loss).__name__}: leave it out"

@@ -2,19 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from src.commands.refusals import check_file
 from src.data.folder import ImageFolder
 from src.metrics.base import Metric
 from src.metrics.fid import ClassFrechetDistance, FrechetDistance
-from src.metrics.statistics import Features, real_features
-from src.refusals import check_file
-from src.report import say_figures
-
-# What may differ between two figures that are compared: it is what one compares.
-FREE = ("seed", "step", "generator", "real", "fake", "trained_on")
+from src.metrics.kept import real_features
+from src.metrics.report import say_figures
+from src.metrics.statistics import Features
 
 
 def score(
@@ -75,37 +73,3 @@ def extract(data: ImageFolder, metric: Metric, cache_dir: str, name: str) -> Fea
         data.real_batches("train"), labels, data.num_images("train"), data.fingerprint("train"),
         metric.extractor, cache_dir, name=name,
     )  # fmt: skip
-
-
-def compare(files: list[str]) -> None:
-    """Put the figures of several metrics.json side by side; figures of unlike protocol are refused.
-
-    Args:
-        files: written by `test` or `score`.
-
-    Raises:
-        ValueError: a file that is none, or two figures of one name that were measured differently.
-    """
-    runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for file in files:
-        try:
-            figures = json.loads(Path(file).read_bytes())["results"]
-            wanted = ("value", "error", "protocol")
-            runs[file] = {figure["name"]: {key: figure[key] for key in wanted} for figure in figures}
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} holds no figures: name a metrics.json that `test` or `score` wrote") from error
-    for name in dict.fromkeys(name for figures in runs.values() for name in figures):
-        having = {file: figures[name] for file, figures in runs.items() if name in figures}
-        (first_file, first), *others = having.items()
-        for file, figure in others:
-            unlike = [
-                f"{key} {first['protocol'].get(key)} and {figure['protocol'].get(key)}"
-                for key in sorted(first["protocol"].keys() | figure["protocol"].keys())
-                if key not in FREE and first["protocol"].get(key) != figure["protocol"].get(key)
-            ]
-            if unlike:
-                raise ValueError(f"{name} of {first_file} and {file} cannot be compared: {'; '.join(unlike)}")
-        print(name)
-        for file, figure in having.items():
-            error = "" if figure["error"] is None else f" ± {figure['error']:.4f}"
-            print(f"  {figure['value']:.4f}{error}  {file}")

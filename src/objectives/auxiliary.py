@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.regularizers import GeneratorRegularizer, Regularizer
+from src.objectives.regularizers import Regularizer
+from src.objectives.terms import GeneratorRegularizer
 
 
 def labels_of(condition: Any) -> Tensor:

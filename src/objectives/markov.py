@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.distributed import average_
-from src.regularizers import GeneratorRegularizer
+from src.engine.distributed import average_
+from src.objectives.terms import GeneratorRegularizer
 
 LARGEST = 4096  # numbers in an element of a sequence: its second moments take 64 MB
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.networks.fully_convolutional import Encoder
-from src.regularizers import GeneratorRegularizer
+from src.objectives.terms import GeneratorRegularizer
 
 
 class Reconstruction(GeneratorRegularizer):

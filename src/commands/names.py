@@ -1,0 +1,35 @@
+"""Names of classes that have moved: configurations and checkpoints of earlier versions still load."""
+
+import re
+from typing import Any
+
+from jsonargparse import set_loader
+from jsonargparse._loaders_dumpers import yaml_load
+
+# Old name, new name: a class, or a module with all its classes. The first that fits is taken.
+MOVED = {
+    "src.regularizers.GeneratorRegularizer": "src.objectives.terms.GeneratorRegularizer",
+    "src.regularizers.ModalityPrediction": "src.objectives.terms.ModalityPrediction",
+    "src.auxiliary": "src.objectives.auxiliary",
+    "src.losses": "src.objectives.losses",
+    "src.markov": "src.objectives.markov",
+    "src.reconstruction": "src.objectives.reconstruction",
+    "src.regularizers": "src.objectives.regularizers",
+    "src.augment": "src.images.augment",
+    "src.measurements": "src.images.measurements",
+    "src.ema": "src.engine.ema",
+    "src.loggers": "src.callbacks.loggers",
+}
+OLD = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, MOVED))})\b")
+
+
+def renewed(text: str) -> str:
+    """YAML text, or one value, with the present names of classes."""
+    return OLD.sub(lambda match: MOVED[match[1]], text)
+
+
+def load(text: Any) -> Any:
+    return yaml_load(renewed(text) if isinstance(text, str) else text)
+
+
+set_loader("yaml", load)  # of configurations; options of the command line do not pass through it

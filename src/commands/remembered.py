@@ -1,0 +1,72 @@
+"""What a checkpoint remembers, put in front of what the command line says."""
+
+import argparse
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.commands.names import renewed
+from src.commands.refusals import fail
+from src.engine.weights import read_checkpoint
+
+EVALUATIONS = ("validate", "test", "predict")
+
+
+def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
+    """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins.
+
+    Args:
+        subcommand: that they are for.
+        path: of the checkpoint.
+        same_run: whether its run folder is meant.
+    """
+    checkpoint = read_checkpoint(path)
+    whole = parsed(checkpoint["config"], f"the configuration in {path}")
+    config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
+    if subcommand == "predict":
+        config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
+        config["model"]["metrics"] = None
+    if same_run:
+        folder = Path(os.path.relpath(path)).parent
+        config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
+    return ["--config", yaml.safe_dump(config)]
+
+
+def parsed(text: str | bytes, name: str) -> dict[str, Any]:
+    """A configuration from YAML text.
+
+    Raises:
+        ValueError: it is no text, no YAML, or no mapping, or holds itself.
+    """
+    try:
+        config = yaml.safe_load(text)
+        json.dumps(config, default=str, skipkeys=True)  # a mapping that holds itself would be read for ever
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not YAML: {error}; correct it there") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{name} holds no options: it takes lines such as `trainer: {{max_steps: 1000}}`")
+    return config
+
+
+def complete(args: list[str]) -> list[str]:
+    """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
+    if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
+        return args
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.error = partial(fail, code=2)
+    peek.add_argument("--ckpt_path")
+    peek.add_argument("-c", "--config", action="append", default=[])
+    known, _ = peek.parse_known_args(args)
+    for path in known.config:
+        if not Path(path).is_file():
+            raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
+        parsed(Path(path).read_bytes(), path)
+    if known.ckpt_path is None and args[0] in EVALUATIONS:
+        raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
+    same_run = args[0] in EVALUATIONS or not known.config
+    first = remembered(args[0], known.ckpt_path, same_run) if known.ckpt_path else []
+    return [args[0], *first, *("--resume=true" if arg == "--resume" else renewed(arg) for arg in args[1:])]

@@ -1,0 +1,65 @@
+"""The Trainer whose methods are the commands: their arguments and docstrings are the options and their help."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from src.callbacks.predictions import PredictionWriter
+from src.commands.refusals import check_writable
+
+
+class Trainer(pl.Trainer):
+    def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
+        """Train, and keep everything in the run folder.
+
+        Args:
+            ckpt_path: checkpoint to go on from.
+            resume: go on from the run folder's last.ckpt, or start if there is none.
+        """
+        super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+
+    def validate(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
+        """Score a checkpoint with few samples, as during training.
+
+        Args:
+            ckpt_path: checkpoint to score; nothing else is needed.
+        """
+        return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+
+    def test(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
+        """Score a checkpoint with many samples, and write metrics.json.
+
+        Args:
+            ckpt_path: checkpoint to score; nothing else is needed.
+        """
+        return super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+
+    def predict(
+        self,
+        model: Any,
+        datamodule: Any = None,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        num_images: int = 64,
+        seed: int = 0,
+        classes: str | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        """Generate images from a checkpoint. Image number i depends on the seed, i and its class alone.
+
+        Args:
+            ckpt_path: checkpoint to sample from; nothing else is needed.
+            output: new or empty folder; `predictions` in the run folder by default.
+            num_images: how many.
+            seed: of the noise; another one gives other images.
+            classes: of a class-conditional model, numbers or names ("3,7"), which take turns; all of them by default.
+            batch_size: images held at once; the files do not depend on it.
+        """
+        datamodule.ask(num_images, classes, batch_size)
+        model.seed = seed
+        columns = min(len(datamodule.classes), 10) or model.generator.columns
+        output = output or str(Path(self.default_root_dir) / "predictions")
+        check_writable(output, "--output")
+        self.callbacks.append(PredictionWriter(output, columns))
+        super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)

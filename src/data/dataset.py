@@ -1,0 +1,83 @@
+"""What training reads: whole batches of a split, mirrored and measured as the options say."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.data.inpainting import inpainted
+from src.engine import seeding
+from src.images.measurements import Measurement
+from src.images.pixels import from_uint8
+
+
+class ImageDataset(Dataset):
+    """Whole batches by a list of indices; index i + N is image i mirrored.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,) or None.
+        flip: double the set by its mirror images.
+        seen: (images, their numbers) -> what is seen of them, float32 (n, C, H, W), before they are mirrored.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        flip: bool,
+        seen: Callable[[np.ndarray, list[int]], np.ndarray] | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.flip = flip
+        self.seen = seen
+
+    def __len__(self) -> int:
+        return len(self.images) * (2 if self.flip else 1)
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        mirrored, rows = np.divmod(np.asarray(indices), len(self.images))
+        mirrored = mirrored.astype(bool)
+        images = np.asarray(self.images[rows])
+        if self.seen:
+            images = self.seen(images, rows.tolist())
+        images[mirrored] = images[mirrored][..., ::-1]
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+        return torch.from_numpy(images), labels
+
+    def __getstate__(self) -> dict:
+        # A worker that is not forked gets this object pickled, and a memory map would be pickled as its whole content.
+        mapped = isinstance(self.images, np.memmap)
+        return self.__dict__ | {"images": Path(self.images.filename) if mapped else self.images}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ = state
+        if isinstance(self.images, Path):
+            self.images = np.load(self.images, mmap_mode="r")
+
+
+def measure(
+    images: np.ndarray, rows: list[int], measurement: Measurement, inpaint: str | None, key: tuple[int, ...]
+) -> np.ndarray:
+    """The measurement of each image, a function of `(key, its row)`.
+
+    Args:
+        images: uint8 (n, C, H, W).
+        rows: their numbers (n,).
+        measurement: what is done to them.
+        inpaint: how the pixels that it hides are filled in, or None.
+        key: seed, purpose and split.
+
+    Returns:
+        float32 (n, C, H, W).
+    """
+    streams = [torch.Generator().manual_seed(seeding.mix(*key, row)) for row in rows]
+    pixels = from_uint8(torch.from_numpy(images)).split(1)
+    measured = [measurement(*pair) for pair in zip(pixels, streams, strict=True)]
+    if inpaint:
+        return np.stack([inpainted(y[0].numpy(), measurement.seen(y)[0, 0].numpy(), inpaint) for y in measured])
+    return torch.cat(measured).numpy()

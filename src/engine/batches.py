@@ -1,0 +1,21 @@
+"""Batches of any structure, cut and joined."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
+
+
+def pieces(batch: Any, count: int) -> list[Any]:
+    """Cuts every tensor of a batch into `count` equal pieces along its first dimension."""
+    if count == 1:
+        return [batch]
+    return [tree_map_only(Tensor, lambda t, i=i: t.view(count, -1, *t.shape[1:])[i], batch) for i in range(count)]
+
+
+def join(batches: list[Any]) -> Any:
+    """Joins batches of one structure along the first dimension of their tensors."""
+    if len(batches) == 1:
+        return batches[0]
+    return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)

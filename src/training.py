@@ -1,0 +1,173 @@
+"""How a step is carried out: optimizers, gradients into weights, the noise of a step, curves, checkpoint hooks."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from src.engine import seeding
+from src.engine.batches import pieces
+from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
+from src.evaluation import Evaluation
+
+
+class Training(Evaluation):
+    """The half of `GAN` that is the same for every two-player game."""
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list]:
+        players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
+        optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]
+        for optimizer in optimizers:
+            if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
+                raise ValueError(
+                    f"{type(optimizer).__name__} does not fit the two-player step: choose Adam, for instance"
+                )
+        schedulers = [make(opt) for make, opt in zip(self.scheduler_callables, optimizers, strict=True) if make]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise ValueError(
+                "ReduceLROnPlateau needs a figure that a GAN's step does not have: choose another schedule"
+            )
+        return optimizers, schedulers
+
+    def on_train_start(self) -> None:
+        self.check_strategy()
+        self.clock = (time.perf_counter(), self.images_seen)
+        if self.global_step == 0:
+            with torch.no_grad():
+                self.generator.fit(self.trainer.datamodule.training_set())
+            if self.ema:
+                self.generator_ema.load_state_dict(self.generator.state_dict())
+        if self.ema:
+            self.ema.attach(self.generator_ema, self.generator)
+        if self.global_step == 0:
+            self.warm_up()
+
+    def warm_up(self) -> None:
+        """Trains the discriminator alone, so that the generator starts against one that can tell."""
+        self.logs_now = False
+        seeding.seed_modules(self.device, self.seed, 0, self.global_rank, 1)
+        for update, batch in enumerate(islice(self.warmup_batches(), self.d_warmup_steps)):
+            with self.trainer.precision_plugin.train_step_context():
+                self.update_discriminator(batch, seeding.WARMUP, update, update)
+
+    def warmup_batches(self) -> Iterator[Any]:
+        # A loader of its own: reading from the trainer's would move the position of the first step.
+        data = self.trainer.datamodule
+        while self.d_warmup_steps:
+            for loaded in data.train_dataloader():
+                on_device = self.trainer.strategy.batch_to_device(loaded)
+                yield from pieces(data.on_after_batch_transfer(on_device, 0), self.batches_per_step)
+
+    def backward_into(self, optimizer: Any, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to the parameters of one player; the other's is never computed."""
+        weights = [weight for weight in parameters(optimizer) if weight.requires_grad]
+        if weights:  # a generator that is fitted in closed form has none
+            self.manual_backward(loss, inputs=weights)
+
+    def apply_gradients(self, player: str, optimizer: Any, loss: Tensor, numbers: range) -> None:
+        """Averages the gradients over the processes, then steps.
+
+        Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
+        """
+        gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
+        average_(gradients)
+        if self.faults.found(self, player, loss, gradients, numbers):
+            optimizer.zero_grad()  # a step without gradients changes nothing, and is counted
+        if player == "generator":
+            optimizer.step()
+        else:  # what LightningOptimizer.step does, except that `global_step` stays
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips, and notes the norm of, averaged gradients."""
+        player = 0 if optimizer is self.optimizers()[0].optimizer else 1
+        gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
+        if not gradients or (self.clips[player] is None and not self.logs_now):
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm = norm / scaler.get_scale()  # a fused optimizer unscales later, inside its step
+        if self.clips[player] is not None:
+            torch._foreach_mul_(gradients, (self.clips[player] / (norm + 1e-6)).clamp(max=1.0))
+        self.curves[("grad_norm/generator", "grad_norm/discriminator")[player]] = norm
+
+    def check_strategy(self) -> None:
+        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, ExplicitDDP):
+            raise ValueError(
+                f"{type(self.trainer.strategy).__name__} cannot run the two-player step:"
+                " leave --trainer.strategy at auto"
+            )
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled and not any(weight.requires_grad for weight in self.generator.parameters()):
+            raise ValueError("16-mixed scales gradients, and this generator has none: --trainer.precision bf16-mixed")
+
+    def latents(self, batch_size: int, *key: int) -> Tensor:
+        """This process's slice [batch_size, *latent_shape] of the noise keyed by `(seed, *key)`."""
+        shape = (batch_size * self.trainer.world_size, *self.generator.latent_shape)
+        noise = seeding.normal(shape, self.seed, *key)
+        return noise[self.global_rank * batch_size :][:batch_size].to(self.device, non_blocking=True)
+
+    def parts(self, batch: Any) -> list[Any]:
+        return pieces(batch, self.accumulate)
+
+    def global_batch_size(self, batch: Any) -> int:
+        return len(batch[0]) * self.trainer.world_size
+
+    def schedulers(self) -> list:
+        schedulers = self.lr_schedulers() or []
+        return schedulers if isinstance(schedulers, list) else [schedulers]
+
+    def log_curves(self) -> None:
+        """Sends the curves to the loggers, straight: each `self.log` costs every step, also those that do not log."""
+        step, (then, seen_then) = self.global_step, self.clock
+        self.clock = (time.perf_counter(), self.images_seen)
+        for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
+            self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
+        strengths = {name: value for name, value in self.augment.named_buffers() if name.endswith("strength")}
+        self.curves |= {f"augment/{name}": value for name, value in strengths.items()}
+        self.curves["images_seen"] = self.images_seen
+        self.curves["images_per_second"] = (self.images_seen - seen_then) / (self.clock[0] - then)
+        if self.faults.count:
+            self.curves["faults"] = self.faults.count
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in self.curves.items()}
+        self.logged = values
+        self.curves.clear()
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+        bar = {"d": values["loss/discriminator"], "g": values["loss/generator"]}
+        self.log_dict(bar, prog_bar=True, logger=False)
+
+    def on_validation_end(self) -> None:
+        self.clock = (time.perf_counter(), self.images_seen)  # images a second are those of training
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        average_(batch_norm_statistics(self))  # in place: the tensors in `checkpoint` are these
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["faults"] = self.faults.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_steps = checkpoint["global_step"]
+        if "images_seen" in checkpoint:  # not where weights travel alone
+            self.images_seen = checkpoint["images_seen"]
+            self.faults.load_state_dict(checkpoint["faults"])
+        theirs, ours = (
+            {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
+        )
+        differing = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"the checkpoint is of another architecture: {name} is {theirs.get(name, 'missing')} there and"
+                f" {ours.get(name, 'missing')} here, and {len(differing) - 1} more differ;"
+                " leave out the options that changed the networks, or train anew"
+            )
+
+
+def parameters(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
