@@ -8,7 +8,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -31,6 +31,8 @@ from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_ima
 from src.callbacks.loggers import CSV
 from src.commands.compare import compare
 from src.commands.export import export
+from src.commands.parser import Parser, versions
+from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import EVALUATIONS, complete
 from src.commands.score import score
@@ -42,13 +44,7 @@ from src.metrics.report import say_figures
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one line, without the usage in front of it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fail(message, " (`--help` lists the options, configs/ holds examples)", code=2)
+COMMANDS = ("fit", *EVALUATIONS, *FUNCTIONS)
 
 
 class CLI(LightningCLI):
@@ -64,6 +60,10 @@ class CLI(LightningCLI):
                 target = f"model.{network}.init_args.{fact}"
                 parser.link_arguments(f"data.{fact}", target, apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=lambda seed: int(seed or 0))
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        self.parser.usage = f"python -m src [--version] {{{','.join(COMMANDS)}}} ..."
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning reads the whole file here for hyperparameters; `remembered` has the configuration."""
@@ -201,7 +201,7 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
         auto_configure_optimizers=False, save_config_callback=None, seed_everything_default=0,
         parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)} | {
             "prog": "python -m src",
-            "description": f"GANs. Further commands, each with a --help: {', '.join(FUNCTIONS)}",
+            "description": "Generative adversarial networks. Each command has a --help of its own.",
         },
         args=complete(args),
     )  # fmt: skip
@@ -224,6 +224,15 @@ def main(args: list[str] | None = None) -> CLI | None:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    if args[:1] == ["--version"]:
+        return say(versions())
+    if not args or (args[0] not in COMMANDS and not args[0].startswith("-")):
+        meant = nearest(args[0], COMMANDS) if args else ""
+        fail(
+            f"there is no command {args[0]!r}" if args else "name a command",
+            meant or f": {', '.join(COMMANDS)}",
+            code=2,
+        )
     try:
         if args and args[0] in FUNCTIONS:
             return call(*args)

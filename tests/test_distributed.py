@@ -116,7 +116,7 @@ def test_batch_norm_statistics_agree_before_they_are_saved(tmp_path):
 def test_only_the_gradients_of_the_stepped_player_travel_once_a_step(tmp_path, monkeypatch):
     gan = make_gan(d_steps=2, accumulate=4, regularizers=[R1(1.0)])
     travelled = []
-    monkeypatch.setattr("src.gan.average_", lambda tensors: travelled.append(sum(t.numel() for t in tensors)))
+    monkeypatch.setattr("src.training.average_", lambda tensors: travelled.append(sum(t.numel() for t in tensors)))
     fit(tmp_path, gan, max_steps=1)
     g, d = (sum(p.numel() for p in network.parameters()) for network in (gan.generator, gan.discriminator))
     assert travelled == [d, d, g]

@@ -25,7 +25,7 @@ ROOMS = {
     "evaluation": {"metrics", "networks", "images", "engine"},
     "training": {"evaluation", "engine"},
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},
-    "commands": {"metrics", "data", "callbacks", "engine"},
+    "commands": {"gan", "metrics", "data", "callbacks", "engine"},
     "cli": {"gan", "commands", "metrics", "data", "callbacks", "engine"},
     "__main__": {"cli"},
 }

@@ -10,7 +10,7 @@ import torch
 from torch.distributed import ReduceOp
 
 from src.data.digits import Digits
-from src.metrics import statistics
+from src.metrics import kept, statistics
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
 from src.metrics.kept import real_features
@@ -232,7 +232,7 @@ def test_the_choice_is_spread_over_all_images():
 
 
 def test_a_file_holds_no_more_than_what_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(statistics, "Collector", partial(Collector, keep=60))
+    monkeypatch.setattr(kept, "Collector", partial(Collector, keep=60))
     extractor = Counting()
     first = extract(tmp_path, extractor, count=1000)
     second = extract(tmp_path, extractor, count=1000)

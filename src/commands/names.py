@@ -5,6 +5,10 @@ from typing import Any
 
 from jsonargparse import set_loader
 from jsonargparse._loaders_dumpers import yaml_load
+from torch.utils._pytree import tree_map_only
+from yaml import YAMLError
+
+from src.commands.parts import full
 
 # Old name, new name: a class, or a module with all its classes. The first that fits is taken.
 MOVED = {
@@ -29,7 +33,10 @@ def renewed(text: str) -> str:
 
 
 def load(text: Any) -> Any:
-    return yaml_load(renewed(text) if isinstance(text, str) else text)
+    value = yaml_load(renewed(text) if isinstance(text, str) else text)
+    return tree_map_only(str, full, value)
 
 
-set_loader("yaml", load)  # of configurations; options of the command line do not pass through it
+set_loader(
+    "yaml", load, exceptions=(YAMLError,)
+)  # of configurations; options of the command line do not pass through it

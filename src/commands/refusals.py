@@ -73,7 +73,7 @@ def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
     union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
     line = re.sub(union, meant, line)
     line = re.sub(r"- Expected a path but .*? or invalid - | - Not a valid subclass of .*", "", line)
-    line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2: give its whole path", line)
+    line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2", line)
     line = re.sub(r"Expected a (<|typing)", r"expected \1", line).replace("typing.Literal", "one of ")
     line = re.sub(r"<class '(.*?)'>", r"\1", line)
     print(f"error: {line}{hint}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
     checkpoint = read_checkpoint(path)
     whole = parsed(checkpoint["config"], f"the configuration in {path}")
     config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
+    check_classes(config, path)
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
@@ -34,6 +36,24 @@ def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
         folder = Path(os.path.relpath(path)).parent
         config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
     return ["--config", yaml.safe_dump(config)]
+
+
+def check_classes(config: Any, path: str) -> None:
+    """Refuses a checkpoint of classes that are not at hand: those of a user's own files, which were left behind.
+
+    Raises:
+        ValueError: naming the class.
+    """
+    if isinstance(config, dict) and isinstance(name := config.get("class_path"), str):
+        module, _, kind = renewed(name).rpartition(".")
+        try:
+            found = hasattr(import_module(module), kind)
+        except ImportError as error:
+            found, module = False, error.name or module
+        if not found:
+            raise ValueError(f"{path} needs {name}, and {module} is not here or lacks it: put its file where it was")
+    for inner in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        check_classes(inner, path)
 
 
 def parsed(text: str | bytes, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What training reads: whole batches of a split, mirrored and measured as the options say."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,3 +82,9 @@ def measure(
     if inpaint:
         return np.stack([inpainted(y[0].numpy(), measurement.seen(y)[0, 0].numpy(), inpaint) for y in measured])
     return torch.cat(measured).numpy()
+
+
+def ignore_signals(worker: int) -> None:
+    """Leaves the answer to the process that trains: a cluster signals all, and a dead worker would end the step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,6 @@
 """What every image source shares: its splits, what training and evaluation see of them, and the loaders."""
 
 import hashlib
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.dataset import ImageDataset, measure
+from src.data.dataset import ImageDataset, ignore_signals, measure
 from src.data.order import EVAL_BATCH, StepSampler, chunks, permutation, sample_loader
 from src.data.sizes import height_width
 from src.engine import seeding
@@ -293,9 +292,3 @@ class ImageDataModule(LightningDataModule, ABC):
         images, _ = self.split(split)
         for chunk in chunks(len(images), EVAL_BATCH, rank, world_size):
             yield torch.from_numpy(np.array(images[chunk.start : chunk.stop]))
-
-
-def ignore_signals(worker: int) -> None:
-    """Leaves the answer to the process that trains: a cluster signals all, and a dead worker would end the step."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

@@ -1,5 +1,6 @@
 """What is done to real and generated images alike before the discriminator sees them."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 from src.engine.distributed import average_, world_size
 
 
-class Augmentation(nn.Module):
+class Augmentation(nn.Module, ABC):
     """A differentiable transformation of image batches, the same in law for real and generated ones.
 
-    `forward(images [B, C, H, W]) -> [B, C, H, W]`. Random numbers come from PyTorch's streams, which the training step
+    Random numbers come from PyTorch's streams, which the training step
     starts anew at every step; a state that changes with training is a buffer, so that it lies in the checkpoint.
     """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> [B, C, H, W]."""
 
     def check(self, loss: Any) -> None:
         """Raises ValueError for a loss that this augmentation cannot go with; none by default."""

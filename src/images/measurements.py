@@ -1,19 +1,21 @@
 """What a camera does to an image before anybody sees it: the data holds measurements, the generator makes images."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 
-class Measurement(nn.Module):
+class Measurement(nn.Module, ABC):
     """A random, differentiable measurement y = f(x) of images; AmbientGAN, Bora et al., ICLR 2018.
 
     The discriminator compares the measurements that the data holds with measured fakes, so the generator has to make
     images whose measurements look right.
     """
 
+    @abstractmethod
     def forward(self, images: Tensor, generator: Generator | None = None) -> Tensor:
         """Images [B, C, H, W] in [-1, 1] -> measurements [B, C, H, W].
 
@@ -21,7 +23,6 @@ class Measurement(nn.Module):
             images: of one batch, each of which gets a measurement of its own.
             generator: stream of the random numbers; PyTorch's own by default.
         """
-        raise NotImplementedError
 
     def repeat(self, images: Tensor, measured: Tensor) -> Tensor:
         """Measures images as `measured` were: with their masks, and without noise.
@@ -54,9 +55,9 @@ class Mask(Measurement):
             raise ValueError(f"level of {type(self).__name__} must be from -1 to 1, not {level:g}")
         self.level = level
 
+    @abstractmethod
     def observed(self, images: Tensor, generator: Generator | None) -> Tensor:
         """Draws which pixels of images [B, C, H, W] are seen: bool [B, 1, H, W]."""
-        raise NotImplementedError
 
     def seen(self, measured: Tensor) -> Tensor:
         """Finds in measurements [B, C, H, W] which pixels were seen: bool [B, 1, H, W]."""

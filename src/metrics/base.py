@@ -1,5 +1,6 @@
 """What every figure of merit offers to the evaluation."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from src.metrics.statistics import GROUPS, Features
 REMEDIES = {"real": "add some", "generated": "raise --model.test_images and --model.val_images, or generate more"}
 
 
-class Score:
+class Score(ABC):
     """Figures of merit of a model.
 
     A plain object, not a module: nothing of it lands in a checkpoint. A subclass states `figure_names` and implements
@@ -22,7 +23,7 @@ class Score:
     higher_is_better: bool = False
     split: str | None = None  # that the figures need
 
-    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
+    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:  # noqa: B027  may stay empty
         """Loads what the figures need onto a device; arguments as of `Metric.setup`."""
 
     @property
@@ -34,6 +35,7 @@ class Score:
     def name(self) -> str:
         return self.names[0]
 
+    @abstractmethod
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         """Computes the figures, the same ones on every process, all of which call it.
 
@@ -44,7 +46,6 @@ class Score:
         Returns:
             Dictionaries with name, value, error (or None) and protocol.
         """
-        raise NotImplementedError
 
 
 class Metric(Score):
@@ -94,9 +95,9 @@ class Metric(Score):
         protocol = model.protocol() | {"real_data": model.trainer.datamodule.digest(self.split)[:8]}
         return self.figures(real, fake, errors, protocol)
 
+    @abstractmethod
     def values(self, real: Features, fake: Features) -> list[float]:
         """The figures, in the order of `figure_names`: a pure function."""
-        raise NotImplementedError
 
     def jackknife(self, real: Features, fake: Features) -> tuple[list[float], list[list[float]] | None]:
         """The figures, and those without each group of the generated images; None if too few images would be left."""
@@ -196,6 +197,7 @@ class PairMetric(Metric):
     def options(self) -> dict[str, Any]:
         return {"max_images": self.max_images}
 
+    @abstractmethod
     def table(self, real: Features, fake: Features, included: Tensor) -> Tensor:
         """The figures [S, F] of S unions of groups of the generated images.
 
@@ -204,7 +206,6 @@ class PairMetric(Metric):
             fake: at most `max_images`.
             included: float64 [S, GROUPS], 1 where a union has the group, else 0.
         """
-        raise NotImplementedError
 
     def values(self, real: Features, fake: Features) -> list[float]:
         return self.table(real.some(self.max_images), fake.some(self.max_images), EVERY)[0].tolist()

@@ -1,5 +1,6 @@
 """What turns images into the features that a distance is measured on."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from src.metrics.resize import bicubic, tf1_bilinear
 from src.metrics.weights import first_line, located, sha256
 
 
-class Extractor:
+class Extractor(ABC):
     """Images to features, in exact float32 whatever the precision of the run.
 
     A plain object rather than a module, so that no network of a metric lands in a checkpoint or in `parameters()`.
@@ -44,13 +45,13 @@ class Extractor:
         self.device = torch.device("cpu")
         self.network: nn.Module | None = None
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """Reads the weights and sets the attributes of the class."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32 [B, num_features]; runs inside `exact_float32` on batches of bounded size."""
-        raise NotImplementedError
 
     def logits(self, features: Tensor) -> Tensor | None:
         """Class logits [B, K] from the features [B, num_features]; None where the network has no classes."""

@@ -1,12 +1,13 @@
 """What the training step knows of its two players. Every family of networks subclasses both."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """The facts of the data that both players are built from; the command line links them from the data.
 
     Args:
@@ -62,6 +63,10 @@ class Generator(Network):
         self.output_shape: tuple[int, ...] = (channels, *self.image_size)
         self.columns = min(num_classes, 10) or None  # of a grid of samples: a column a class, up to ten
 
+    @abstractmethod
+    def forward(self, z: Tensor, condition: Any = None) -> Tensor:
+        """Latents [B, *latent_shape] -> images [B, channels, H, W] in [-1, 1]."""
+
     def fit(self, data: Dataset) -> None:
         """Fits what is fitted in closed form, on every process, before the first step; nothing here.
 
@@ -95,6 +100,10 @@ class Discriminator(Network):
     Raises:
         ValueError: for facts that no image has, see `Network`.
     """
+
+    @abstractmethod
+    def forward(self, x: Tensor, condition: Any = None) -> Tensor:
+        """Images [B, channels, H, W] in [-1, 1] -> logits [B]."""
 
     def meet(self, generator: Generator) -> None:
         """Told the other player, once, before training: for what it takes from it; nothing here."""

@@ -1,5 +1,6 @@
 """Generative models from before GANs, fitted by maximum likelihood before the first step: what a GAN has to beat."""
 
+from abc import abstractmethod
 from itertools import product
 from math import isqrt, prod
 
@@ -38,13 +39,13 @@ class Classical(base.Generator):
             if len(chosen):
                 self.fit_class(k, from_uint8(chosen) if chosen.dtype == torch.uint8 else chosen)
 
+    @abstractmethod
     def fit_class(self, k: int, x: Tensor) -> None:
         """Sets the weights of class k from its images [N, C, H, W] in [-1, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, z: Tensor, k: Tensor) -> Tensor:
         """Latents [B, *latent_shape], classes [B] -> pixels [B, C * H * W], cut to [-1, 1] by `forward`."""
-        raise NotImplementedError
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, *latent_shape], labels [B] -> images [B, channels, H, W] in [-1, 1]."""

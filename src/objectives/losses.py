@@ -1,10 +1,12 @@
 """What the two players minimize, from logits. `real_logits` = D(x), `fake_logits` = D(G(z)), each [B]."""
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class Loss:
+class Loss(ABC):
     """The objective of both players; both are minimized.
 
     Attributes:
@@ -16,13 +18,13 @@ class Loss:
     relativistic: bool = False
     calibrated: bool = True
 
+    @abstractmethod
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         """Logits [B] -> scalar that the generator minimizes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Logits [B] -> scalar that the discriminator minimizes."""
-        raise NotImplementedError
 
 
 # With the logit l and the sigmoid s: -log s(l) = softplus(-l) and -log(1 - s(l)) = softplus(l), finite for every l.

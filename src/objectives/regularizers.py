@@ -1,5 +1,6 @@
 """Penalties on the discriminator, added to its loss by the training step."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Regularizer:
+class Regularizer(ABC):
     """A penalty on the discriminator; the training step adds weight * every * penalty to its loss.
 
     Args:
@@ -43,6 +44,7 @@ class Regularizer:
                 "the discriminator mixes them: set batch_norm to false, or remove the penalty"
             )
 
+    @abstractmethod
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
         """The penalty, without `weight` and `every`.
 
@@ -55,7 +57,6 @@ class Regularizer:
         Returns:
             Scalar with a graph to the parameters of D.
         """
-        raise NotImplementedError
 
 
 def check_schedule(part: Any, weight: float, every: int) -> None:

@@ -1,5 +1,6 @@
 """Terms of the generator's loss beside the game, added by the training step."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from src.objectives.regularizers import check_schedule
 
 
-class GeneratorRegularizer(nn.Module):
+class GeneratorRegularizer(nn.Module, ABC):
     """A term of the generator's loss; the training step adds weight * every * penalty to it.
 
     A module: networks of its own (an encoder) train with the generator, by its optimizer, and lie in the checkpoint.
@@ -33,6 +34,7 @@ class GeneratorRegularizer(nn.Module):
             ValueError: if the term is not defined for these players.
         """
 
+    @abstractmethod
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         """The term, without `weight` and `every`.
 
@@ -46,7 +48,6 @@ class GeneratorRegularizer(nn.Module):
         Returns:
             Scalar with a graph to the generator, or to the networks of this term.
         """
-        raise NotImplementedError
 
 
 class ModalityPrediction(GeneratorRegularizer):

@@ -1,0 +1,67 @@
+"""The parser of the command line: short names of parts, lists of them, and one line with the nearest name."""
+
+import inspect
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+
+from src import __version__
+from src.commands.parts import bases, completed, listed, nearest, parts, path, short
+from src.commands.refusals import fail
+
+HINT = " (`--help` lists the options, configs/ holds examples)"
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line, without the usage in front of it."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args: list[str] | None = None, *others: Any, **kwargs: Any) -> Any:
+        show_parts(args or [])
+        return super().parse_args(args and completed(args), *others, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        fail(message, suggestion(message, list(self._option_string_actions)) or HINT, code=2)
+
+
+def show_parts(args: list[str]) -> None:
+    """Lists the parts that an option takes, where its `.help` names none, and ends."""
+    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+        option = arg.removeprefix("--").removesuffix(".help")
+        if arg == f"--{option}.help" and option in bases() and following.startswith("--"):
+            print(listed(option))
+            sys.exit(0)
+
+
+def suggestion(message: str, options: list[str]) -> str:
+    """The nearest name to the one that a message of the parser refuses, as the end of that message."""
+    if found := re.search(r"unrecognized arguments: (--[\w.]+)", message):
+        return nearest(found[1], options)
+    every = [kind for base in {base for base, _ in bases().values()} for kind in parts(base)]
+    if found := re.search(r"Option '(\w+)' is not accepted", message):
+        return nearest(found[1], {name for kind in every for name in inspect.signature(kind).parameters})
+    if found := re.search(r"(?:dot import path string: |class_path ')([\w.]+)", message):
+        key = re.search(r"Parser key \"([\w.]+?)(?:\.init_args[\w.]*)?\"", message)
+        kinds = parts(bases()[key[1]][0]) if key and key[1] in bases() else every
+        return nearest(found[1], map(short, kinds)) or f": give its whole path, {path(kinds[0])} for instance"
+    return ""
+
+
+def versions() -> str:
+    """The version of this project with its commit, where there is one, and of what it stands on."""
+    here = Path(__file__).parent
+    asked = subprocess.run(
+        ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    commit = f" ({asked.stdout.strip()})" if asked.returncode == 0 else ""
+    libraries = f"torch {torch.__version__}, lightning {pl.__version__}, Python {platform.python_version()}"
+    return f"gan-template {__version__}{commit}, {libraries}"
