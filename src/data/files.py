@@ -3,12 +3,14 @@
 import errno
 import hashlib
 import io
+import math
 import os
 import shutil
 import stat
 import warnings
 import zipfile
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from math import prod
@@ -17,11 +19,12 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-CACHE_VERSION = 1  # raise it when a file would be decoded to other pixels
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow knows more: for EPS, say, it runs another program
+from src.data.decoding import Levels, decode
+
+CACHE_VERSION = 2  # raise it when a file would be decoded to other pixels
 MAX_BYTES = 4 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # of a file in a .zip, which is unpacked in memory: 358 MB
 
 
@@ -51,7 +54,9 @@ class ImageFiles:
             size = self._archive.getinfo(name).file_size
             if size > MAX_BYTES:
                 raise ValueError(f"{size / 1e6:.0f} MB unpacked, more than {MAX_BYTES / 1e6:.0f}")
-            return io.BytesIO(self._archive.read(name))
+            content = io.BytesIO(self._archive.read(name))
+            content.name = name  # as a file on disk has one
+            return content
         if not stat.S_ISREG((self.root / name).stat().st_mode):  # opening a pipe would wait for a writer
             raise ValueError("not a regular file")
         return open(self.root / name, "rb")
@@ -78,44 +83,14 @@ class ImageFiles:
         return digest.hexdigest()
 
 
-def decode(file: BinaryIO, image_size: tuple[int, int], channels: int, resize: str) -> np.ndarray:
-    """Decode one image file upright, first frame, to 8 bits.
-
-    16-bit grey is divided by 257 and floating point grey is taken as 0 to 255. Transparent pixels are
-    laid on white for 1 and 3 channels; grey is the luma of ITU-R 601.
-
-    Args:
-        file: an open image file.
-        image_size: (height, width) wanted.
-        channels: 1 (grey), 3 (RGB) or 4 (RGB and straight alpha, opaque where the file has none).
-        resize: "crop" cuts the largest centred box of the wanted aspect, "stretch" takes the whole image.
-
-    Returns:
-        uint8 (C, height, width).
-    """
-    with Image.open(file, formats=FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        levels = np.asarray(image)
-        if not np.isfinite(levels).all() or 0 < levels.max() <= 1:
-            raise ValueError("floating point grey levels must be finite and reach from 0 to 255, not to 1")
-        image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-    if channels != 4 and image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-    height, width = image_size
-    if resize == "crop":
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    else:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-
-
 def decoded(
-    files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, cache_dir: str, max_bad: float
+    files: ImageFiles,
+    image_size: tuple[int, int],
+    channels: int,
+    resize: str,
+    cache_dir: str,
+    max_bad: float,
+    levels: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of image files, decoded once and kept as a memory map; a changed file or option makes a new one.
 
@@ -126,6 +101,7 @@ def decoded(
         resize: "crop" or "stretch", as of `decode`.
         cache_dir: folder of the memory maps.
         max_bad: share of unreadable files that is tolerated, 0 to 1.
+        levels: the value that is white in files deeper than 8 bits, as of `decode`.
 
     Returns:
         uint8 (N, C, H, W), read-only, and the positions (N,) in `files.names` of the readable files.
@@ -134,7 +110,7 @@ def decoded(
         ValueError: more than `max_bad` of the files, or all of them, are unreadable.
         OSError: the disk is too small.
     """
-    key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize))
+    key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize, levels))
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
     if not path.exists():
         try:
@@ -146,7 +122,7 @@ def decoded(
             ) from error
         with lock:  # two runs that start together build it once
             if not path.exists():
-                _build(path, files, image_size, channels, resize, max_bad)
+                _build(path, files, image_size, channels, resize, max_bad, levels)
     images = np.load(path, mmap_mode="r")
     with open(path, "rb") as file:
         file.seek(images.offset + images.nbytes)
@@ -157,7 +133,13 @@ def decoded(
 
 
 def _build(
-    path: Path, files: ImageFiles, image_size: tuple[int, int], channels: int, resize: str, max_bad: float
+    path: Path,
+    files: ImageFiles,
+    image_size: tuple[int, int],
+    channels: int,
+    resize: str,
+    max_bad: float,
+    levels: int | None,
 ) -> None:
     for leftover in path.parent.glob("*.part"):  # of a build that was killed: whoever builds holds the lock
         leftover.unlink()
@@ -175,16 +157,18 @@ def _build(
     if needed > shutil.disk_usage(path.parent).free:
         raise no_space()
 
-    def attempt(name: str) -> np.ndarray | str:
+    def attempt(name: str) -> tuple[np.ndarray, Levels | None] | str:
         try:
             with files.open(name) as file:
-                return decode(file, image_size, channels, resize)
+                return decode(file, image_size, channels, resize, levels)
         except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-            return " ".join(f"{type(error).__name__}: {error}".split())
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            return " ".join(f"{kind}{error}".split())
 
     part = path.with_suffix(".part")
     readable: list[int] = []
     unreadable: dict[str, str] = {}
+    depths: list[Levels] = []
     try:
         with (
             open(part, "wb") as file,
@@ -202,7 +186,9 @@ def _build(
                     if isinstance(result, str):
                         unreadable[done_name] = result
                     else:
-                        file.write(result.tobytes())
+                        pixels, used = result
+                        file.write(pixels.tobytes())
+                        depths += [used] if used else []
                         readable.append(done)
                     progress.update()
             _tolerate(unreadable, files, max_bad)
@@ -220,6 +206,33 @@ def _build(
         raise
     if unreadable:
         warnings.warn(f"left out {_named(unreadable, files)}", stacklevel=3)
+    for remark in remarks(depths, levels):
+        warnings.warn(remark, stacklevel=3)
+
+
+def remarks(depths: list[Levels], levels: int | None) -> Iterator[str]:
+    """What is said of images that are deeper than 8 bits and do not fit the value that is taken for white.
+
+    Args:
+        depths: of each such image.
+        levels: the value that the user has named, or None.
+    """
+    total = f"of {len(depths):,} images deeper than 8 bits"
+    dark = [used for used in depths if 0 < used.peak < used.white / 4]
+    if 2 * len(dark) > len(depths) and not levels:
+        peak, white = max(dark)
+        fitting = 2 ** math.ceil(peak).bit_length() - 1
+        yield (
+            f"{len(dark):,} {total} use levels up to {peak:,.6g} of {white:,}, almost black: "
+            f"--data.levels {fitting} makes that white"
+        )
+    bright = [used for used in depths if used.peak > used.white]
+    if bright:
+        peak, white = max(bright)
+        yield (
+            f"{len(bright):,} {total} reach {peak:,.6g}, and all above {white:,} is white: "
+            f"--data.levels {math.ceil(peak)} keeps it apart"
+        )
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

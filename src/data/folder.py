@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
-from src.data.files import FORMATS, ImageFiles, decoded
+from src.data.files import ImageFiles, decoded
+from src.data.formats import SUFFIXES
+from src.data.headers import read_headers
 from src.data.images import ImageDataModule
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-NUM_HEADERS = 500  # files that are opened to find the size and the channels
 
 
 class ImageFolder(ImageDataModule):
@@ -28,6 +26,8 @@ class ImageFolder(ImageDataModule):
         image_size: side, or [height, width], in pixels; none takes the size of the files where they agree.
         channels: 1 grey, 3 RGB, 4 RGB and alpha; none finds it in the files. 1 and 3 lay transparent pixels on white.
         resize: "crop" scales the shorter side and cuts the centre, "stretch" ignores the aspect.
+        levels: the value that is white in images deeper than 8 bits; none takes the highest of their depth, 65,535 for
+            integers of 32 bits and 255 for floating point numbers.
         max_bad: share of unreadable files that is skipped with a warning, 0 to 1; beyond it the run stops.
         cache_dir: folder of the decoded images; may be deleted at any time between runs.
 
@@ -44,12 +44,16 @@ class ImageFolder(ImageDataModule):
         image_size: int | list[int] | None = None,
         channels: Literal[1, 3, 4] | None = None,
         resize: Literal["crop", "stretch"] = "crop",
+        levels: int | None = None,
         max_bad: float = 0.01,
         cache_dir: str = ".cache/images",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if levels is not None and levels < 1:
+            raise ValueError(f"data.levels is the value that is white, at least 1, not {levels}")
         self.resize = resize
+        self.levels = levels
         self.max_bad = max_bad
         self.cache_dir = cache_dir
         self.splits = ("train",) if test_root is None else ("train", "test")
@@ -95,7 +99,9 @@ class ImageFolder(ImageDataModule):
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Open one split in the cache."""
         files = ImageFiles(self.roots[split], self.names[split])
-        images, readable = decoded(files, self.image_size, self.channels, self.resize, self.cache_dir, self.max_bad)
+        images, readable = decoded(
+            files, self.image_size, self.channels, self.resize, self.cache_dir, self.max_bad, self.levels
+        )
         labels = self.labels_of[split]
         return images, None if labels is None else labels[readable]
 
@@ -165,40 +171,3 @@ def classes_of(names: list[str], known: set[str]) -> list[str]:
     if min(map(len, folders)) <= depth:
         return []
     return [folder[depth] for folder in folders]
-
-
-def read_headers(files: ImageFiles) -> tuple[list[tuple[int, int]], Literal[1, 3, 4]]:
-    """Sizes and channels of up to 500 evenly spaced files, from their headers alone.
-
-    Args:
-        files: the images.
-
-    Returns:
-        The (height, width) of each readable file, upright, and the channels: 4 if all have transparency,
-        otherwise 3 if any has colour or a palette, otherwise 1.
-
-    Raises:
-        ValueError: none of them can be read.
-    """
-    count = min(len(files.names), NUM_HEADERS)
-    positions = np.linspace(0, len(files.names) - 1, count).round().astype(int)
-    sizes, grey, transparent = [], [], []
-    for position in positions:
-        try:
-            with files.open(files.names[position]) as file, Image.open(file, formats=FORMATS) as image:
-                # Without an early eXIf chunk, Pillow would decode the whole PNG to look for a late one.
-                has_exif = image.format != "PNG" or "exif" in image.info
-                turned = has_exif and image.getexif().get(0x0112, 1) >= 5
-                # Recent versions of Pillow give the upright size of a TIFF, older ones the stored size.
-                width, height = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size
-                sizes.append((width, height) if turned else (height, width))
-                grey.append(image.mode[0] in "1LIF" and image.mode != "LAB")
-                transparent.append(image.has_transparency_data)
-        except Exception as error:  # counted, and named, when it is decoded
-            reason = error
-    if not sizes:
-        raise ValueError(
-            f"none of {count} files in {files.root} can be read, the last being {files.names[-1]} ({reason}): "
-            "name a folder or a .zip whose files open in a viewer"
-        )
-    return sizes, 4 if all(transparent) else 1 if all(grey) else 3
