@@ -57,12 +57,44 @@ def pictures() -> list[tuple[str, bytes]]:
     kinds += [(".tiff", grey.convert("1"), {"compression": "group4"}), (".tiff", rgb, several | {"exif": exif})]
     kinds += [(".bmp", image, {}) for image in (rgb, grey, palette, rgba)]
     kinds += [(".gif", palette, {}), (".gif", palette, several | {"transparency": 0})]
+    kinds += [(".png", grey, {"transparency": 7}), (".png", deep, {"transparency": 257}), (".mpo", rgb, several)]
+    kinds += [
+        (suffix, image, {}) for suffix in (".avif", ".jp2", ".dds", ".ico", ".sgi", ".tga") for image in (rgba, rgb)
+    ]
+    kinds += [
+        (".tga", palette, {"compression": "tga_rle"}),
+        (".pcx", palette, {}),
+        (".pcx", rgb, {}),
+        (".qoi", rgba, {}),
+    ]
+    kinds += [
+        (".avif", rgb, several),
+        (".avif", rgb, {"exif": exif.tobytes()}),
+        (".jp2", deep, {}),
+        (".tiff", real, {"compression": "tiff_lzw"}),
+    ]
+    kinds += [(".ppm", image, {}) for image in (rgb, grey, deep, real, grey.convert("1"))]
     files = []
     for suffix, image, options in kinds:
         buffer = io.BytesIO()
-        image.save(buffer, suffix[1:].replace("jpg", "jpeg"), **options)
+        image.copy().save(buffer, Image.registered_extensions()[suffix], **options)
         files.append((suffix, buffer.getvalue()))
+    files += [(".ppm", b"P%d 3 3 1000 " % magic + b"12 345 " * 27) for magic in (2, 3, 5, 6)]
+    for colour, transparent in ((0, False), (0, True), (2, False), (2, True), (4, False), (6, False)):
+        files.append((".png", deep_png(colour, transparent)))
     return files
+
+
+def deep_png(colour: int, transparent: bool) -> bytes:
+    """A PNG of 16 bits of any colour type, which Pillow cannot write, with its orientation behind the pixels."""
+    samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    lines = b"".join(b"\0" + bytes(range(2 * samples * 4)) for _ in range(3))
+    chunks = [(b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 3, 16, colour, 0, 0, 0]))]
+    chunks += [(b"tRNS", bytes(range(2 * samples)))] if transparent else []
+    chunks += [(b"IDAT", zlib.compress(lines)), (b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6" + bytes(6))]
+    chunks += [(b"IEND", b"")]
+    parts = (len(content).to_bytes(4, "big") + kind + content + bytes(4) for kind, content in chunks)
+    return with_checksums(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 def archives(files: list[tuple[str, bytes]]) -> list[bytes]:
@@ -145,6 +177,7 @@ def image_case(chance: random.Random, folder: Path) -> tuple[bytes, str]:
     """One mutated file, or one mutated archive, through the folder's reader."""
     chosen = {"channels": chance.choice([None, 1, 3, 4]), "image_size": chance.choice([None, 4, [3, 8]])}
     chosen |= {"max_bad": 1.0, "resize": chance.choice(["crop", "stretch"])}
+    chosen |= {"levels": chance.choice([None, None, 1, 4095])}
     contents = [content for _, content in PICTURES]
     if chance.random() < 0.2:
         content = mutated(chance.choice(ARCHIVES), contents, chance)

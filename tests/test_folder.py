@@ -447,11 +447,19 @@ def packed(tmp_path):
 
 def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed):
     before = {path.name for path in tmp_path.parent.iterdir()}
-    data = folder(packed("../../up.png", "/abs/1.png", "/other/2.png", "C:\\x\\3.png", "in/4.png"))
+    with pytest.warns(UserWarning, match="left out 1 files of .*a.zip whose names lead out of it .../../up.png"):
+        data = folder(packed("../../up.png", "/abs/1.png", "/other/2.png", "C:\\x\\3.png", "in/4.png"))
     data.prepare_data()
     assert data.num_images("train") == 4 and "../../up.png" not in data.names["train"]
     assert {path.name for path in tmp_path.parent.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "cache"}
+
+
+def test_names_twice_in_a_zip_are_refused(packed):
+    with pytest.warns(UserWarning, match="Duplicate name"):  # of the archive's writer
+        root = packed("a/1.png", "b/1.png", "a/1.png", "a/1.png")
+    message = error_of(lambda: folder(root))
+    assert "1 names more than once (a/1.png)" in message and "name the folder" in message
 
 
 def test_bombs_and_locks_in_a_zip(tmp_path, packed, monkeypatch):

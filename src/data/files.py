@@ -9,7 +9,7 @@ import shutil
 import stat
 import warnings
 import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -26,6 +26,36 @@ from src.data.decoding import Levels, decode
 
 CACHE_VERSION = 2  # raise it when a file would be decoded to other pixels
 MAX_BYTES = 4 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # of a file in a .zip, which is unpacked in memory: 358 MB
+
+
+def zip_names(root: Path) -> list[str]:
+    """Names of the files in a .zip, without those that lead out of it, which one line counts.
+
+    Args:
+        root: the .zip.
+
+    Raises:
+        ValueError: it is damaged, or holds a name twice.
+    """
+    try:
+        with zipfile.ZipFile(root) as archive:
+            counts = Counter(entry.filename for entry in archive.infolist() if not entry.is_dir())
+    except Exception as error:  # zipfile raises nearly anything on a damaged one
+        raise ValueError(f"{root} is a damaged .zip ({error}): fetch or pack it again") from error
+    twice = [_printable(name) for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{root} holds {len(twice):,} names more than once ({twice[0]}), of which only the last can be read: "
+            "unpack it, see which are meant, and name the folder"
+        )
+    outside = {name for name in counts if ".." in name.replace("\\", "/").split("/")}
+    if outside:
+        warnings.warn(
+            f"left out {len(outside):,} files of {root} whose names lead out of it ({_printable(min(outside))}): "
+            "pack it again to have them read",
+            stacklevel=2,
+        )
+    return [name for name in counts if name not in outside]
 
 
 class ImageFiles:
@@ -81,6 +111,12 @@ class ImageFiles:
                     state = ()
             digest.update(repr((name, *state)).encode())
         return digest.hexdigest()
+
+
+def check_levels(levels: int | None) -> None:
+    """Refuses a value that cannot be white."""
+    if levels is not None and levels < 1:
+        raise ValueError(f"data.levels is the value that is white, at least 1, not {levels}: leave it out, or name it")
 
 
 def decoded(

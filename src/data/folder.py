@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.data.files import ImageFiles, decoded
+from src.data.files import ImageFiles, check_levels, decoded, zip_names
 from src.data.formats import SUFFIXES
 from src.data.headers import read_headers
 from src.data.images import ImageDataModule
@@ -50,8 +50,7 @@ class ImageFolder(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if levels is not None and levels < 1:
-            raise ValueError(f"data.levels is the value that is white, at least 1, not {levels}")
+        check_levels(levels)
         self.resize = resize
         self.levels = levels
         self.max_bad = max_bad
@@ -130,11 +129,7 @@ def image_names(root: Path) -> list[str]:
             parent = Path(folder).relative_to(root).as_posix()
             found += names if parent == "." else [f"{parent}/{name}" for name in names]
     elif zipfile.is_zipfile(root):
-        try:
-            with zipfile.ZipFile(root) as archive:
-                found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        except Exception as error:  # zipfile raises nearly anything on a damaged one
-            raise ValueError(f"{root} is a damaged .zip ({error}): fetch or pack it again") from error
+        found = zip_names(root)
     elif root.exists():
         raise ValueError(f"{root} is neither a folder nor a .zip of images: unpack it, or name its folder")
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.files import ImageFiles, decoded
+from src.data.files import ImageFiles, check_levels, decoded
 from src.data.multimodal import BANDS, MODALITIES, WINDOW, Arrays, Multimodal, spectrogram, to_bytes
 from src.data.order import permutation
 from src.data.sizes import height_width
@@ -23,6 +23,7 @@ class Manifest(Multimodal):
         manifest: the table.
         image_size: side, or [height, width], in pixels, of the largest centred box of that aspect, scaled.
         channels: 1 grey, 3 RGB.
+        levels: the value that is white in images deeper than 8 bits; none takes the highest of their depth.
         audio_seconds: what is kept of a sound, from its beginning; a shorter one is followed by silence.
         test_share: share of the rows, chosen at random once and for all, that is held out, from 0 to below 1.
         cache_dir: folder of the decoded images; may be deleted at any time between runs.
@@ -37,6 +38,7 @@ class Manifest(Multimodal):
         manifest: str,
         image_size: int | list[int] = 32,
         channels: int = 3,
+        levels: int | None = None,
         audio_seconds: float = 1.0,
         test_share: float = 0.2,
         cache_dir: str = ".cache/images",
@@ -44,6 +46,8 @@ class Manifest(Multimodal):
     ) -> None:
         super().__init__(**kwargs)
         self.manifest = Path(manifest).expanduser()
+        check_levels(levels)
+        self.levels = levels
         self.audio_seconds = audio_seconds
         self.cache_dir = cache_dir
         if not 0 <= test_share < 1:
@@ -61,7 +65,7 @@ class Manifest(Multimodal):
         numbers = self.numbers[split]
         rows = [self.rows[i] for i in numbers]
         files = ImageFiles(self.manifest.parent, [row["image"] for row in rows])
-        images, _ = decoded(files, self.image_size, self.channels, "crop", self.cache_dir, max_bad=0.0)
+        images, _ = decoded(files, self.image_size, self.channels, "crop", self.cache_dir, 0.0, self.levels)
         recordings = {
             "number": numbers,
             "audio": np.stack([self.sound(row.get("audio")) for row in rows]),
