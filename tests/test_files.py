@@ -4,6 +4,7 @@ import io
 import itertools
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -212,8 +213,8 @@ def test_orientation_of_other_formats(kind, options, carrier, way):
     assert np.abs(image.astype(int) - turned(smooth, way)).max() <= (0 if kind in ("WEBP", "TIFF") else 12)
 
 
-def tiff(samples: np.ndarray, order: str, packed: bool, photometric: int, extra=(), apart=False) -> bytes:
-    """A TIFF of samples (H, W, C) of any type, in one strip, or in one a plane."""
+def tiff(samples: np.ndarray, order: str, packed: bool, photometric: int, extra=(), apart=False, **others) -> bytes:
+    """A TIFF of samples (H, W, C) of any type, in one strip, or in one a plane, with other tags (t256=[7])."""
     height, width, count = samples.shape
     planes = [samples[..., i] for i in range(count)] if apart else [samples]
     strips = [np.ascontiguousarray(plane, plane.dtype.newbyteorder(order)).tobytes() for plane in planes]
@@ -223,6 +224,7 @@ def tiff(samples: np.ndarray, order: str, packed: bool, photometric: int, extra=
     tags = {256: [width], 257: [height], 258: [8 * samples.itemsize] * count, 259: [8 if packed else 1]}
     tags |= {262: [photometric], 273: places[:-1], 277: [count], 278: [height], 279: list(map(len, strips))}
     tags |= {284: [1 + apart], 338: list(extra), 339: [kind] * count}
+    tags |= {int(name[1:]): values for name, values in others.items()}
     tags = {tag: values for tag, values in tags.items() if values}
     start = places[-1]
     directory, rest = struct.pack(f"{order}H", len(tags)), b""
@@ -265,12 +267,22 @@ def test_tiff_of_16_bit_colours(order, packed, extra):
         image = rgba_of(tiff(samples, order, packed, 2, extra), levels=levels)
         assert np.array_equal(image[..., :3], eight(samples[..., :3], levels or 65535))
         assert (image[..., 3] == alpha).all()
+    for way in range(2, 9):
+        image = rgba_of(tiff(samples, order, packed, 2, extra, t274=[way]))
+        assert np.array_equal(image[..., :3], turned(eight(samples[..., :3], 65535), way))
     apart = tiff(samples[..., :3], order, packed, 2, apart=True)
     if packed:  # Pillow gives the high byte alone
         assert np.array_equal(rgba_of(apart)[..., :3], samples[..., :3] >> 8)
         assert "--data.levels" in refusal(lambda: rgba_of(apart, levels=4095))
     else:
         assert "planes" in refusal(lambda: rgba_of(apart))
+
+
+def test_tiff_of_12_bits():
+    samples = RANDOM.randint(0, 4096, (HEIGHT, 8))
+    bits = (samples[..., None] >> np.arange(12)[::-1]) & 1
+    content = tiff(np.packbits(bits.reshape(HEIGHT, -1), 1)[..., None], "<", False, 1, t256=[8], t258=[12])
+    assert np.array_equal(rgba_of(content)[..., 0], eight(samples, 4095))
 
 
 @pytest.mark.parametrize("maxval", [1, 100, 255, 1023, 65535])
@@ -297,6 +309,7 @@ def test_floating_point_levels_need_a_white():
     samples = np.array([[[0], [0.25], [1]]], np.float32)
     assert "0 to 255" in refusal(lambda: rgba_of(tiff(samples, "<", False, 1)))
     assert rgba_of(tiff(samples, "<", False, 1), levels=1)[0, :, 0].tolist() == [0, 64, 255]
+    assert rgba_of(encoded(samples[..., 0], "PPM"), levels=1)[0, :, 0].tolist() == [0, 64, 255]
     assert "finite" in refusal(lambda: rgba_of(tiff(samples * np.nan, "<", False, 1), levels=1))
 
 
@@ -389,6 +402,24 @@ def test_grey_bits_and_palettes_are_exact(kind):
     if kind in ("GIF", "PNG"):
         shown = rgba_of(encoded(palette, kind, transparency=int(indices[2, 2])))
         assert np.array_equal(shown[..., 3] == 0, indices == indices[2, 2])
+
+
+@pytest.mark.parametrize("kind", [*dict(LOSSLESS), "JPEG", "AVIF", "GIF"])
+def test_what_is_cut_off_is_refused_with_a_reason(kind):
+    options = {"sizes": [(40, 50)]} if kind == "ICO" else {}
+    content = encoded(RANDOM.randint(0, 256, (50, 40, 3)).astype(np.uint8), kind, **options)
+    for part in (0.001, 0.1, 0.3, 0.6, 0.9):
+        with pytest.raises(Exception) as caught:
+            rgba_of(content[: int(part * len(content))], f"a.{kind.lower()}")
+        assert not isinstance(caught.value, AssertionError) and str(caught.value)
+
+
+def test_colours_that_pillow_cuts_do_not_take_levels():
+    deep = RANDOM.randint(0, 65536, (HEIGHT, WIDTH, 4)).astype(np.uint16)
+    cut = [encoded(NOISE[..., :3], "SGI", bpc=2), tiff(deep, "<", True, 5), tiff(deep, ">", False, 2, (1,))]
+    for content in cut:
+        assert rgba_of(content).shape == (HEIGHT, WIDTH, 4)
+        assert "--data.levels" in refusal(partial(rgba_of, content, levels=4095))
 
 
 def test_the_first_picture_counts():

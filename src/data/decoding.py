@@ -2,6 +2,7 @@
 
 import re
 import sys
+from math import prod
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from src.data.formats import opened, orientation, raw_mode
 
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # tags of a TIFF; PLANES 2 is a plane for each colour
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,17 +56,13 @@ def decode(
     """
     with opened(file) as image:
         turn = TURNS.get(orientation(image)) if image.format != "TIFF" else None  # Pillow turns a TIFF as it loads
-        deep = deep_samples(image, file, levels)
-        used = None
+        deep = deep_samples(image, file)
         if deep:
-            samples, alpha, white = deep
-            used = Levels(samples.max().item(), white)
-            pixels = scaled(samples, white)
-            if alpha is not None:
-                pixels = np.concatenate([pixels, alpha], -1)
-            image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            image, used = flattened(image, *deep, levels)
+        elif levels and is_cut(image):
+            raise ValueError("Pillow cuts its colours to 8 bits, too late for --data.levels: convert it to PNG")
         else:
-            image = shallow(image)
+            image, used = shallow(image), None
         if turn is not None:
             image = image.transpose(turn)
     if channels != 4 and image.has_transparency_data:
@@ -79,27 +77,23 @@ def decode(
     return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), used
 
 
-def deep_samples(
-    image: Image.Image, file: BinaryIO, levels: int | None
-) -> tuple[np.ndarray, np.ndarray | None, float] | None:
+def deep_samples(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, int] | None:
     """Samples of an image deeper than 8 bits as the file has them; Pillow itself would cut those of colours to 8.
 
     Args:
         image: as `opened` gives it, not loaded yet.
         file: what it was opened from.
-        levels: the value that is white, or None for what the file itself says.
 
     Returns:
-        Samples (H, W, 1 or 3), alpha uint8 (H, W, 1) or None, and the value that is white. None: at most 8 bits.
+        Samples (H, W, 1 to 4), the last of 2 or 4 being alpha, and the value that is white. None: at most 8 bits.
 
     Raises:
-        ValueError: Pillow cannot read so many bits, or floating point levels that leave open what is white.
+        ValueError: Pillow would misread it.
     """
     raw, tags = raw_mode(image), image.tag_v2 if image.format == "TIFF" else {}
-    codec = image.tile[0].codec_name if image.tile else ""
-    maxval = image.tile[0].args[1] if codec.startswith("ppm") else 255
-    bits, apart = tags.get(258, (16,))[0], tags.get(284) == 2  # a plane for each colour
-    white = 2 ** min(bits, 16) - 1
+    codec, _, offset, arguments = image.tile[0] if image.tile else ("", None, 0, None)
+    bits, apart = tags.get(BITS, (16,))[0], tags.get(PLANES) == 2
+    white = 255 if image.mode == "F" else 2 ** min(bits, 16) - 1
     if apart and bits == 16 and ";16" not in raw:
         raise ValueError("Pillow misreads uncompressed planes of 16 bits: convert it to PNG")
     if codec == "libtiff" and raw in NATIVE:
@@ -108,38 +102,57 @@ def deep_samples(
         high = np.asarray(image, np.uint16)
         with opened(file) as again:
             unpack_as(again, raw[:-1] + OTHER_BYTE[raw[-1]])
-            samples = 256 * high + np.asarray(again)
-    elif raw == "LA;16B":
+            return 256 * high + np.asarray(again), white
+    if raw == "LA;16B":
         unpack_as(image, "RGBA")  # four bytes a pixel
-        samples = np.ascontiguousarray(image).view(">u2")
-    elif codec == "ppm" and maxval > 255 and image.mode in ("I", "RGB"):
+        return np.ascontiguousarray(image).view(">u2"), white
+    if codec == "ppm" and arguments[1] > 255 and image.mode in ("I", "RGB"):
         shape = (image.height, image.width, len(image.getbands()))
-        file.seek(image.tile[0].offset)
-        samples, white = np.frombuffer(file.read(2 * np.prod(shape)), ">u2").reshape(shape), maxval
-    elif image.mode[0] in "IF":
-        samples = np.asarray(image)[..., None]
-        if codec == "ppm_plain":  # scaled to 65,535 by Pillow
-            samples, white = samples * (maxval / white), maxval
-        elif raw == "I;32N":  # unsigned, unlike Pillow's integers
-            samples = samples.view(np.uint32)
-        elif raw in ("I;16S", "I;16BS"):
-            white = 32767
-    else:
-        if levels and (re.search(";16[LBN]", raw) or codec == "SGI16" or maxval > 255):
-            raise ValueError("Pillow cuts its colours to 8 bits, too late for --data.levels: convert it to PNG")
+        file.seek(offset)
+        return np.frombuffer(file.read(2 * prod(shape)), ">u2", prod(shape)).reshape(shape), arguments[1]
+    if image.mode[0] not in "IF":
         return None
-    if image.mode == "F":
-        white = 255
-        if not np.isfinite(samples).all() or (not levels and 0 < samples.max() <= 1):
-            raise ValueError(
-                "floating point levels must be finite, and reach from 0 to 255 or as far as --data.levels says"
-            )
-    white, alpha, key = levels or white, None, image.info.get("transparency")
+    samples = np.asarray(image)[..., None]
+    if codec == "ppm_plain":  # scaled by Pillow
+        return samples * (arguments[1] / white), arguments[1]
+    if raw == "I;32N":  # unsigned, unlike Pillow's integers
+        samples = samples.view(np.uint32)
+    return samples, white // 2 if raw in ("I;16S", "I;16BS") else white
+
+
+def flattened(image: Image.Image, samples: np.ndarray, white: float, levels: int | None) -> tuple[Image.Image, Levels]:
+    """An image of 8 bits, in grey or RGB, with alpha where it has transparency, and the levels that it had.
+
+    Args:
+        image: what the samples are of.
+        samples: (H, W, 1 to 4), the last of 2 or 4 being alpha.
+        white: the value that is white by the file's own depth.
+        levels: the value that the user wants to be white, or None.
+
+    Raises:
+        ValueError: floating point levels are not finite, or leave open what is white.
+    """
+    if image.mode == "F" and not (np.isfinite(samples).all() and (levels or not 0 < samples.max() <= 1)):
+        raise ValueError(
+            "floating point levels must be finite, and reach from 0 to 255 or as far as --data.levels says"
+        )
+    white, alpha, key = levels or white, [], image.info.get("transparency")
     if samples.shape[-1] in (2, 4):
-        samples, alpha = samples[..., :-1], scaled(samples[..., -1:], 65535)
+        samples, alpha = samples[..., :-1], [scaled(samples[..., -1:], 65535)]
     elif key is not None:  # of a PNG, compared at its own depth
-        alpha = np.where((samples == key).all(-1, keepdims=True), 0, 255).astype(np.uint8)
-    return white - samples.astype(np.float64) if tags.get(262) == 0 else samples, alpha, white  # 0 is white
+        alpha = [np.where((samples == key).all(-1, keepdims=True), 0, 255).astype(np.uint8)]
+    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0
+        samples = white - samples.astype(np.float64)
+    pixels = np.concatenate([scaled(samples, white), *alpha], -1)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return image, Levels(samples.max().item(), white)
+
+
+def is_cut(image: Image.Image) -> bool:
+    """Whether a file, not loaded yet, has colours deeper than 8 bits that Pillow gives in 8 alone."""
+    codec, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, None)
+    deep_text = codec == "ppm_plain" and image.mode != "1" and arguments[1] > 255
+    return deep_text or codec == "SGI16" or re.search(";16[LBN]", raw_mode(image)) is not None
 
 
 def shallow(image: Image.Image) -> Image.Image:

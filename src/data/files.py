@@ -259,14 +259,14 @@ def remarks(depths: list[Levels], levels: int | None) -> Iterator[str]:
         peak, white = max(dark)
         fitting = 2 ** math.ceil(peak).bit_length() - 1
         yield (
-            f"{len(dark):,} {total} use levels up to {peak:,.6g} of {white:,}, almost black: "
+            f"{len(dark):,} {total} use levels up to {round(peak, 3):,} of {white:,}, almost black: "
             f"--data.levels {fitting} makes that white"
         )
     bright = [used for used in depths if used.peak > used.white]
     if bright:
         peak, white = max(bright)
         yield (
-            f"{len(bright):,} {total} reach {peak:,.6g}, and all above {white:,} is white: "
+            f"{len(bright):,} {total} reach {round(peak, 3):,}, and all above {white:,} is white: "
             f"--data.levels {math.ceil(peak)} keeps it apart"
         )
 
