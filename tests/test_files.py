@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from src.data.decoding import decode
+from src.data.decoding import Levels, decode
 from src.data.files import ImageFiles, remarks
 from src.data.formats import FORMATS, SUFFIXES, opened, orientation, upright_size
 from src.data.headers import read_headers
@@ -480,9 +480,12 @@ def test_images_that_come_out_almost_black_are_said(peak, fitting):
         )
         used = decode(file, (HEIGHT, WIDTH), 1, "crop", fitting)[1]
         assert not [*remarks([used] * 3, fitting)]
+    assert not [*remarks([Levels(10, 4095)], 4095)]  # the user has said it
 
 
 def test_levels_above_white_are_said():
+    high = tiff(np.array([[[3 * 10**9], [0]]], np.uint32), "<", False, 1)  # beyond the integers of Pillow
+    assert rgba_of(high)[0, :, 0].tolist() == [255, 0]
     samples = np.array([[[1], [70000]]], np.int32)
     used = decode(io.BytesIO(tiff(samples, "<", False, 1)), (1, 2), 1, "crop")[1]
     (line,) = remarks([used], None)
