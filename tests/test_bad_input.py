@@ -193,7 +193,7 @@ OPTIONS = {
     "--data ImageFolder --data.root mixed": ["different sizes", "--data.image_size"],
     "--data ImageFolder --data.root bad --data.image_size 4 --data.channels 1": ["3 unreadable of 3", "--data.max_bad"],
     "--data ImageFolder --data.root images --data.levels 0": ["data.levels", "at least 1"],
-    "--data ImageFolder --data.root images --data.levels 1.5": ["data.levels", "int"],
+    "--data ImageFolder --data.root images --data.levels 1.5": ["levels", "int", "1.5", "--help"],
     "--data ImageFolder --data.root images --data.test_root mixed": ["sub-folders", "--data.labels false"],
     "--data ImageFolder --data.root images --data.cache_dir file/cache": ["file/cache cannot be", "--data.cache_dir"],
     "--model.g_optimizer Foo": ["no class Foo", "whole path"],
