@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -33,6 +33,8 @@ class Evaluation(LightningModule):
         generator_ema: averaged weights, which are the ones evaluated; None without an average.
         metrics: plain objects, so that their networks never reach a checkpoint.
         seed: of the samples.
+        val_images: images generated for each validation.
+        test_images: images generated for `test`.
         trained_steps: of the checkpoint that was loaded.
         results: name, value and protocol of each metric, after an evaluation.
     """
@@ -41,6 +43,8 @@ class Evaluation(LightningModule):
     generator_ema: Generator | None
     metrics: list[Score]
     seed: int
+    val_images: int
+    test_images: int
 
     def __init__(self):
         super().__init__()
@@ -48,6 +52,7 @@ class Evaluation(LightningModule):
         self.results: list[dict[str, Any]] = []
         self.reals: dict[str, Features] = {}
         self.fakes: dict[str, Features] = {}
+        self.other: Metric | None = None  # the first one, against the other split
 
     def latents_of(self, indices: Tensor) -> Tensor:
         """The latents [B, *latent_shape] of samples, on the CPU: functions of `(seed, index)`."""
@@ -92,12 +97,36 @@ class Evaluation(LightningModule):
     def setup(self, stage: str) -> None:
         for metric in self.metrics:  # a missing file of weights is known before the first step
             metric.setup(self.device, self.first_metric and self.first_metric.extractor)
-        for metric in self.scoring():
-            if metric.split and metric.split not in self.trainer.datamodule.splits:
-                raise ValueError(
-                    f"{type(metric).__name__} needs {metric.split} images, and the data have none: name some"
-                    " (--data.test_root or --data.test_path of those that take it), or choose other --model.metrics"
-                )
+        self.check_numbers(stage)
+
+    def check_numbers(self, stage: str) -> None:
+        """Refuses, before the first step, data of which this run cannot compute its figures; says what else cannot be.
+
+        Raises:
+            ValueError: a metric of this run takes more images than there are, or others.
+        """
+        data, validates = self.trainer.datamodule, self.trainer.limit_val_batches != 0
+        needed = [] if stage == "fit" and not validates else self.scoring()
+        missing = []
+        for metric in self.metrics:
+            tests = self.trainer.testing or metric not in needed
+            try:
+                metric.check(data, self.test_images if tests else self.val_images)
+            except ValueError as error:
+                if metric in needed:
+                    raise
+                missing.append(str(error))
+        if missing:
+            rank_zero_info(f"`test` will be refused: {'; '.join(missing)}")
+        self.other = None
+        if self.trainer.testing and self.first_metric and {"train", "test"} <= set(data.splits):
+            self.other = copy(self.first_metric)
+            self.other.split = "test" if self.other.split == "train" else "train"
+            try:
+                self.other.check(data, self.test_images)
+            except ValueError as error:
+                rank_zero_warn(f"the {data.num_images('test')} held-out images are too few to compare with: {error}")
+                self.other = None
 
     @property
     def first_metric(self) -> Metric | None:
@@ -134,17 +163,15 @@ class Evaluation(LightningModule):
         self.results = []
         for metric in self.scoring():
             self.results += metric.evaluate(self, errors=self.trainer.testing)
-        if self.trainer.testing and self.first_metric and {"train", "test"} <= set(self.trainer.datamodule.splits):
-            self.results += self.floor(self.first_metric)
+        if self.other:
+            self.results += self.floor(self.first_metric, self.other)
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
 
-    def floor(self, metric: Metric) -> list[dict[str, Any]]:
+    def floor(self, metric: Metric, other: Metric) -> list[dict[str, Any]]:
         """The samples against the other split, and what held-out real images score, as many generated ones beside."""
-        other = copy(metric)
-        other.split = "test" if metric.split == "train" else "train"
         real, held_out, fake = self.real(metric, "train"), self.real(metric, "test"), self.fakes[key_of(metric)]
         number = min(len(held_out), len(fake))
         against_training = copy(metric)

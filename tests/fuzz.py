@@ -168,7 +168,7 @@ def try_images(root: Path, **options) -> str:
     assert labels is None or len(labels) == len(images)
     np.asarray(images).sum()
     skipped = [str(w.message) for w in caught if "unreadable" in str(w.message)]
-    assert len(skipped) == (len(images) < len(data.names["train"]))
+    assert len(skipped) == (len(images) < len(data.files["train"].names))
     assert all("\n" not in message and message.isprintable() for message in skipped)
     return "skipped" if skipped else "read"
 

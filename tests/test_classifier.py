@@ -98,6 +98,22 @@ def test_what_is_held_out_is_not_trained_on(folder):
     assert all(states[0][key].equal(states[1][key]) for key in states[0])
 
 
+def test_a_table_of_labels_and_its_splits(tmp_path):
+    """Classes that take turns, ten of them: every tenth file would be of one class."""
+    for i in range(200):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), i).save(tmp_path / "train" / f"{i:03d}.png")
+    rows = [f"train/{i:03d}.png,{i % 10},{i % 2}" for i in range(200)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,digit,odd", *rows]))
+    train, test = classifier.folder(str(tmp_path), None, None, "digit")
+    assert test.labels[test.rows].bincount().tolist() == [2] * 10
+    (tmp_path / "test").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "test" / "200.png")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,digit,odd", *rows, "test/200.png,7,1"]))
+    train, test = classifier.folder(str(tmp_path), None, None, "digit")
+    assert len(train.rows) == 200 and test.labels.tolist() == [7]
+
+
 def test_accuracy_counts_every_row_once():
     images, labels = digits("train")
     network, _ = classifier.load(Classifier.DIGITS)

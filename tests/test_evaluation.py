@@ -4,20 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Squares, fit, make_gan, refusal
+from conftest import ROOT, Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
 
 from src.callbacks.loggers import CSV
 from src.callbacks.players import PlayerBalance
 from src.cli import main
 from src.data.digits import Digits
+from src.metrics.critic import Critic
 from src.metrics.features import Classifier
-from src.metrics.fid import FrechetDistance
+from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistanceInfinity
+from src.metrics.kernel import KernelDistance
+from src.metrics.manifold import DensityCoverage, Memorization, PrecisionRecall
 from src.metrics.report import say_figures
 
 ALL = ["FrechetDistance", "KernelDistance", "MeanDiscrepancy", "PrecisionRecall", "DensityCoverage", "Memorization"]
@@ -105,7 +109,59 @@ def test_a_metric_without_its_split_is_refused_before_training(tmp_path):
 
     gan = make_gan(metrics=[FrechetDistance(Classifier(), split="test")])
     with pytest.raises(ValueError, match="FrechetDistance needs test images, and the data have none"):
-        fit(tmp_path, gan, Unsplit(), max_steps=1)
+        fit(tmp_path, gan, Unsplit(), max_steps=1, limit_val_batches=1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "num_images", "message"),
+    [
+        (FrechetDistance, 1, "at least 2 real images, and there are 1: add some, or choose other metrics"),
+        (KernelDistance, 1, "at least 2 real images"),
+        (FrechetDistanceInfinity, 2, "at least 3 real images"),
+        (PrecisionRecall, 3, "at least 4 real images"),
+        (DensityCoverage, 5, "at least 6 real images"),
+        (Memorization, 1, "at least 2 real images"),
+        (ClassFrechetDistance, 3, "at least 2 real images of class 1, and there are 1"),
+        (partial(PrecisionRecall, k=60), 100, "at least 61 generated images, and there are 50: raise --model.test_im"),
+        (partial(KernelDistance, max_images=1), 9, "takes at least 2 images: raise its max_images 1"),
+    ],
+)
+def test_too_few_images_are_refused_before_the_first_step(tmp_path, metric, num_images, message, caplog):
+    data = Squares(num_images, labels=True)
+    model = make_gan(num_classes=2, metrics=[metric(Classifier())], val_images=50, test_images=50)
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, model, data, limit_val_batches=1.0)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path).test(model, datamodule=data)
+    assert model.images_seen == 0 and not model.fakes
+    assert fit(tmp_path, model, data).images_seen > 0  # a run without validation goes on
+    assert [r.message for r in caplog.records if "`test` will be refused" in r.message and message in r.message]
+
+
+def test_fit_says_which_figures_test_will_lack(tmp_path, caplog):
+    metrics = [FrechetDistance(Classifier()), PrecisionRecall(), Critic(), DensityCoverage()]
+    fit(tmp_path, make_gan(metrics=metrics, val_images=50, test_images=50), Squares(3), limit_val_batches=1.0)
+    (said,) = [r.message for r in caplog.records if "`test` will be refused" in r.message]
+    assert "precision" in said and "density" in said and "fcd" not in said and "\n" not in said
+
+
+def test_a_critic_needs_an_image_to_hold_out(tmp_path):
+    class Unsplit(Squares):
+        splits = ("train",)
+
+    with pytest.raises(ValueError, match="at least 2 training images"):
+        make_trainer(tmp_path).test(make_gan(metrics=[Critic()]), datamodule=Unsplit(1))
+
+
+def test_folders_with_too_few_images_are_not_scored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    real, fake = write_digits(tmp_path / "real", 9), write_digits(tmp_path / "fake", 5)
+    overlay = tmp_path / "score.yaml"
+    entries = [{"class_path": name, "init_args": EXTRACTOR} for name in ("FrechetDistance", "DensityCoverage")]
+    overlay.write_text(yaml.safe_dump({"metrics": entries}))
+    said = refusal(["score", "--config", str(overlay), "--real", real, "--fake", fake], capsys)
+    assert "at least 6 generated images, and there are 5" in said
+    assert not (tmp_path / ".cache" / "features").exists()
 
 
 def test_figures_of_unlike_images_are_not_compared(tmp_path, monkeypatch, capsys):

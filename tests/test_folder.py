@@ -194,7 +194,7 @@ def test_labels_can_be_hidden(tmp_path):
 def test_what_is_ignored(tmp_path):
     tree(tmp_path / "a", ["a.png", ".hidden.png", ".git/b.png", "__MACOSX/c.png"])
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    assert folder(tmp_path / "a").names["train"] == ["a.png"]
+    assert folder(tmp_path / "a").files["train"].names == ["a.png"]
 
 
 def test_links_are_followed_once(tmp_path):
@@ -203,7 +203,7 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "a" / "b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a" / "a" / "loop").symlink_to(tmp_path / "a")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "a" / "a")
-    assert folder(tmp_path / "a").names["train"] == ["a/1.png", "b/1.png"]
+    assert folder(tmp_path / "a").files["train"].names == ["a/1.png", "b/1.png"]
 
 
 @pytest.mark.parametrize("prefix", ["", "top/"])
@@ -312,7 +312,7 @@ def test_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path):
     assert pixels(tmp_path / "other").shape[0] == 1
     assert not list(cache.glob("*.part"))
     assert pixels(tmp_path / "a")[:, 0, 0, 0].tolist() == [
-        int(name[:-4]) for name in folder(tmp_path / "a").names["train"]
+        int(name[:-4]) for name in folder(tmp_path / "a").files["train"].names
     ]
 
 
@@ -450,7 +450,7 @@ def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed):
     with pytest.warns(UserWarning, match="left out 1 files of .*a.zip whose names lead out of it .../../up.png"):
         data = folder(packed("../../up.png", "/abs/1.png", "/other/2.png", "C:\\x\\3.png", "in/4.png"))
     data.prepare_data()
-    assert data.num_images("train") == 4 and "../../up.png" not in data.names["train"]
+    assert data.num_images("train") == 4 and "../../up.png" not in data.files["train"].names
     assert {path.name for path in tmp_path.parent.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "cache"}
 

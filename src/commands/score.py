@@ -22,6 +22,9 @@ def score(
     image_size: int | list[int] | None = None,
     channels: Literal[1, 3, 4] | None = None,
     resize: Literal["crop", "stretch"] = "crop",
+    labels: bool = True,
+    label_column: str | None = None,
+    splits: bool = True,
     max_bad: float = 0.01,
     cache_dir: str = ".cache",
     output: str | None = None,
@@ -35,6 +38,9 @@ def score(
         image_size: side, or [height, width]; by default that of the files, where they agree.
         channels: 1 grey, 3 RGB, 4 RGBA; found in the files by default.
         resize: how files are brought to `image_size`, "crop" or "stretch".
+        labels: false takes no notice of classes.
+        label_column: column of labels in labels.csv, where several might be it.
+        splits: false takes folders named after splits (train, test) for classes; otherwise images of train/ are scored.
         max_bad: largest share of unreadable files, which are named and skipped.
         cache_dir: decoded images and features are kept here.
         output: JSON file to write the figures to.
@@ -42,11 +48,12 @@ def score(
     if output:
         check_file(output, "--output")
     shared = {"image_size": image_size, "channels": channels, "resize": resize, "max_bad": max_bad}
-    shared |= {"cache_dir": f"{cache_dir}/images"}
+    shared |= {"cache_dir": f"{cache_dir}/images", "labels": labels, "label_column": label_column, "splits": splits}
     try:
         sets = {"real": ImageFolder(real, **shared), "fake": ImageFolder(fake, **shared)}
         for data in sets.values():
             data.prepare_data()
+            data.setup("test")
     except (OSError, ValueError) as error:
         raise ValueError(str(error).replace("--data.", "--")) from error
     classes = [data.class_names for data in sets.values()]
@@ -57,6 +64,8 @@ def score(
     metrics = metrics or [FrechetDistance()]
     for metric in metrics:
         metric.setup(device, metrics[0].extractor)
+        metric.require(metric.least, *(data.num_images("train") for data in sets.values()))
+    for metric in metrics:
         features = {name: extract(data, metric, f"{cache_dir}/features", name) for name, data in sets.items()}
         protocol = {"real": real, "fake": fake, "image_size": list(sets["real"].image_size), "resize": resize}
         protocol |= {"channels": sets["real"].channels, "real_data": sets["real"].digest("train")[:8]}

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from src.data.images import ImageDataModule
 from src.data.order import permutation
+from src.data.summary import amount
 from src.engine import seeding
 from src.images.pixels import from_uint8, to_uint8
 
@@ -66,6 +67,12 @@ class BagDataModule(ImageDataModule):
         if instances.dtype != np.uint8:
             instances = to_uint8(torch.from_numpy(instances)).numpy()
         return instances, labels.repeat(sizes)
+
+    def amount(self, split: str) -> str:
+        return f"{amount(len(self.bags(split).sizes), 'bag')} of {amount(self.num_images(split), 'instance')}"
+
+    def class_sizes(self) -> list[int]:
+        return np.bincount(self.bags("train").labels, minlength=self.num_classes).tolist()
 
     def training_set(self) -> Dataset:
         return BagDataset(self.bags("train"), self.bag_size)
@@ -141,6 +148,7 @@ class ImageBags(BagDataModule):
         if source.flip or source.measurement:
             raise ValueError("bags take the images of their source as they are: leave out its flip and its measurement")
         self.source = source
+        self.found = source.found
         self.splits = source.splits
         self.targets = [source.class_names.index(name) for name in targets]
         self.num_bags = {"train": num_bags, "test": num_test_bags}
@@ -207,6 +215,7 @@ class TableBags(BagDataModule):
         self.splits = ("train", "test") if test_path else ("train",)
         self.columns = (bag, label, key)
         self.features: list[str] = []
+        self.found.source = path
         paths = {"train": path, "test": test_path}
         self.tables = {split: self.read_table(paths[split]) for split in self.splits}
         values, _, labels, _ = self.tables["train"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.data.inpainting import inpainted
+from src.data.order import permutation
 from src.engine import seeding
 from src.images.measurements import Measurement
 from src.images.pixels import from_uint8
@@ -82,6 +83,25 @@ def measure(
     if inpaint:
         return np.stack([inpainted(y[0].numpy(), measurement.seen(y)[0, 0].numpy(), inpaint) for y in measured])
     return torch.cat(measured).numpy()
+
+
+def subset_of(
+    length: int, labels: np.ndarray | None, subset: int | None, subset_seed: int, without: list[int] | None
+) -> np.ndarray:
+    """Positions, in order, of the training images that `subset` and `without` leave; arguments as of `ImageDataModule`.
+
+    Raises:
+        ValueError: more are wanted than there are, or there are no labels to go by.
+    """
+    if without and labels is None:
+        raise ValueError("data.without needs labels, and the images have none")
+    if without and (unknown := set(without) - set(labels.tolist())):
+        raise ValueError(f"no image has a class of data.without {sorted(unknown)}: the last one is {labels.max()}")
+    left = np.flatnonzero(~np.isin(labels, without)) if without else np.arange(length)
+    subset = len(left) if subset is None else subset
+    if not 1 <= subset <= len(left):
+        raise ValueError(f"data.subset must be 1 to {len(left)}, the number of training images, got {subset}")
+    return np.sort(left[permutation(len(left), subset_seed, epoch=0)[:subset].numpy()])
 
 
 def ignore_signals(worker: int) -> None:

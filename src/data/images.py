@@ -13,9 +13,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.dataset import ImageDataset, ignore_signals, measure
+from src.data.dataset import ImageDataset, ignore_signals, measure, subset_of
 from src.data.order import EVAL_BATCH, StepSampler, chunks, permutation, sample_loader
 from src.data.sizes import height_width
+from src.data.summary import Findings, amount, sentence
 from src.engine import seeding
 from src.images.measurements import Mask, Measurement
 from src.images.pixels import from_uint8
@@ -68,6 +69,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.origin = (0, 0)  # a step, and the images read before it
         self.subset, self.subset_seed, self.without = subset, subset_seed, without
+        self.found = Findings(type(self).__name__)
         self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._filled: dict[str, np.ndarray] = {}
         self._digests: dict[str, str] = {}
@@ -103,7 +105,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 raise ValueError(f"{type(self).__name__} has no split {name!r}, only {', '.join(self.splits)}")
             images, labels = self.load(name)
             if name == "train" and (self.subset is not None or self.without):
-                chosen = self.chosen(len(images), labels)
+                chosen = subset_of(len(images), labels, self.subset, self.subset_seed, self.without)
+                self.found.left_out["by data.subset or data.without"] = len(images) - len(chosen)
                 images, labels = images[chosen], None if labels is None else labels[chosen]
             if len(images) == 0:
                 raise ValueError(f"the {name} split of {type(self).__name__} has no image")
@@ -121,25 +124,20 @@ class ImageDataModule(LightningDataModule, ABC):
             self._splits[name] = images, labels
         return self._splits[name]
 
-    def chosen(self, length: int, labels: np.ndarray | None) -> np.ndarray:
-        """Positions, in order, of the training images that `subset` and `without` leave.
-
-        Raises:
-            ValueError: more are wanted than there are, or there are no labels to go by.
-        """
-        if self.without and labels is None:
-            raise ValueError(f"data.without needs labels, and {type(self).__name__} has none")
-        if self.without and (unknown := set(self.without) - set(labels.tolist())):
-            raise ValueError(f"no image has a class of data.without {sorted(unknown)}: the last one is {labels.max()}")
-        left = np.flatnonzero(~np.isin(labels, self.without)) if self.without else np.arange(length)
-        subset = len(left) if self.subset is None else self.subset
-        if not 1 <= subset <= len(left):
-            raise ValueError(f"data.subset must be 1 to {len(left)}, the number of training images, got {subset}")
-        return np.sort(left[permutation(len(left), self.subset_seed, epoch=0)[:subset].numpy()])
-
     def setup(self, stage: str) -> None:
-        """Load the training images: every stage needs them, if only for the histogram of the classes."""
-        self.split("train")
+        """Load the images, and say what was found: every stage needs them, if only for the histogram of the classes."""
+        for name in self.splits:
+            self.split(name)
+        rank_zero_info(sentence(self))
+
+    def amount(self, split: str) -> str:
+        """What a split holds, in words."""
+        return amount(self.num_images(split), "image")
+
+    def class_sizes(self) -> list[int]:
+        """Training images of each class."""
+        labels = self.split("train")[1]
+        return [] if labels is None else np.bincount(labels, minlength=self.num_classes).tolist()
 
     def num_images(self, split: str) -> int:
         """Number of images of a split, mirrored ones not counted."""
@@ -161,6 +159,10 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"accumulate {module.accumulate}: take {nearest}"
             )
         dataset = self.training_set()
+        if len(dataset) < self.batch_size:
+            rank_zero_info(
+                f"batch_size {self.batch_size} is more than the {len(dataset)} training examples: a batch repeats some"
+            )
         sampler = StepSampler(
             num_images=len(dataset),
             batch_size=self.batch_size,

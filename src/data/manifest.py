@@ -46,6 +46,7 @@ class Manifest(Multimodal):
     ) -> None:
         super().__init__(**kwargs)
         self.manifest = Path(manifest).expanduser()
+        self.found.source = manifest
         check_levels(levels)
         self.levels = levels
         self.audio_seconds = audio_seconds

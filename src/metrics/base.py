@@ -9,7 +9,10 @@ from torch import Tensor
 from src.metrics.features import Extractor, Inception
 from src.metrics.statistics import GROUPS, Features
 
-REMEDIES = {"real": "add some", "generated": "raise --model.test_images and --model.val_images, or generate more"}
+REMEDIES = {
+    "real": "add some, or choose other metrics",
+    "generated": "raise --model.test_images and --model.val_images, or generate more",
+}
 
 
 class Score(ABC):
@@ -22,6 +25,22 @@ class Score(ABC):
     figure_names: tuple[str, ...]
     higher_is_better: bool = False
     split: str | None = None  # that the figures need
+
+    def check(self, data: Any, num_fake: int) -> None:
+        """Refuses data that hold fewer images than the figures take; called before the first step, after `setup`.
+
+        Args:
+            data: the data module.
+            num_fake: number of images that will be generated.
+
+        Raises:
+            ValueError: what is missing, and the remedy.
+        """
+        if self.split and self.split not in data.splits:
+            raise ValueError(
+                f"{type(self).__name__} needs {self.split} images, and the data have none: name some"
+                " (--data.test_root or --data.test_path of those that take it), or choose other --model.metrics"
+            )
 
     def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:  # noqa: B027  may stay empty
         """Loads what the figures need onto a device; arguments as of `Metric.setup`."""
@@ -59,6 +78,7 @@ class Metric(Score):
     """
 
     of_sums: bool = False  # of mean and covariance, so that no features of single images are needed
+    least: int = 2  # real images, and generated ones, that the figures take
 
     def __init__(self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train"):
         self.extractor = extractor
@@ -77,6 +97,10 @@ class Metric(Score):
         """
         self.extractor = self.extractor or shared or Inception()
         self.extractor.to(device).load()
+
+    def check(self, data: Any, num_fake: int) -> None:
+        super().check(data, num_fake)
+        self.require(self.least, data.num_images(self.split), num_fake)
 
     @property
     def suffix(self) -> str:
@@ -136,9 +160,9 @@ class Metric(Score):
             Dictionaries with name, value, error (or None) and protocol.
 
         Raises:
-            ValueError: fewer than two images, or features that are not finite.
+            ValueError: fewer images than `least`, or features that are not finite.
         """
-        self.require(2, real.count, fake.count)
+        self.require(self.least, real.count, fake.count)
         for kind, features in (("real", real), ("generated", fake)):
             if not features.mean.isfinite().all():
                 bad = int((~features.values.isfinite()).any(1).sum())
@@ -193,6 +217,11 @@ class PairMetric(Metric):
     ):
         super().__init__(extractor, split)
         self.max_images = max_images
+
+    def check(self, data: Any, num_fake: int) -> None:
+        super().check(data, num_fake)
+        if self.max_images < self.least:
+            raise ValueError(f"{self.name} takes at least {self.least} images: raise its max_images {self.max_images}")
 
     def options(self) -> dict[str, Any]:
         return {"max_images": self.max_images}

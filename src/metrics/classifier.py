@@ -134,13 +134,16 @@ def digits() -> tuple[Labelled, Labelled]:
     return _all(*data.load("train")), _all(*data.load("test"))
 
 
-def folder(root: str, test_root: str | None, image_size: int | None) -> tuple[Labelled, Labelled]:
-    """Images of a folder to train on, and held-out ones: those of `test_root`, or else every tenth.
+def folder(
+    root: str, test_root: str | None, image_size: int | None, label_column: str | None = None
+) -> tuple[Labelled, Labelled]:
+    """Images of a folder to train on, and held-out ones: those of `test_root` or of test/ in it, or else every tenth.
 
     Args:
-        root: folder or .zip with one sub-folder a class.
-        test_root: likewise, with the same sub-folders.
+        root: folder or .zip with one sub-folder a class, or a file of labels, as `ImageFolder` reads them.
+        test_root: likewise, with the same classes.
         image_size: side of the square that the images are scaled and cut to; none takes the size of the files.
+        label_column: column of labels.csv, where several might hold the labels.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -148,17 +151,18 @@ def folder(root: str, test_root: str | None, image_size: int | None) -> tuple[La
     """
     from src.data.folder import ImageFolder
 
-    data = ImageFolder(root, test_root, image_size)
+    data = ImageFolder(root, test_root, image_size, label_column=label_column)
     height, width = data.image_size
     if height != width:
         raise ValueError(f"the images in {root} have {height}x{width} pixels: choose a square with --image_size")
     if data.num_classes == 0:
         raise ValueError(f"no labels in {root}: put the images of each class into a sub-folder of its own")
+    data.setup("fit")
     train = _all(*data.split("train"))
-    if test_root is not None:
+    if "test" in data.splits:
         return train, _all(*data.split("test"))
-    # The files are sorted by class, so every class gives its share.
-    held_out = train.rows % 10 == 9
+    held_out = torch.zeros(len(train.rows), dtype=torch.bool)
+    held_out[train.labels.argsort(stable=True)[9::10]] = True  # of every class its share
     if not held_out.any():
         raise ValueError(f"{len(train.images)} images in {root} are too few to hold out one in ten: give --test_root")
     return train._replace(rows=train.rows[~held_out]), train._replace(rows=train.rows[held_out])
@@ -190,6 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", help="for folder: a folder or .zip with one sub-folder a class")
     parser.add_argument("--test_root", help="held-out images, likewise; without it, one in ten of --root is held out")
     parser.add_argument("--image_size", type=int, help="side in pixels, as in the experiment; default: of the files")
+    parser.add_argument("--label_column", help="for folder: the column of labels.csv, where several might be it")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--widths", help="channels of each convolution; default: 32,64,64, for folder 48,96,96,128")
     parser.add_argument("--steps", type=int, default=1500, help="number of updates")
@@ -207,8 +212,8 @@ def write(options: argparse.Namespace) -> None:
     of_folder = options.data == "folder"
     if of_folder and options.root is None:
         raise ValueError("--data folder needs --root, the folder with one sub-folder of images a class")
-    if not of_folder and (options.root or options.test_root or options.image_size):
-        raise ValueError("--root, --test_root and --image_size are of --data folder: add it")
+    if not of_folder and (options.root or options.test_root or options.image_size or options.label_column):
+        raise ValueError("--root, --test_root, --image_size and --label_column are of --data folder: add it")
     widths = options.widths or ("48,96,96,128" if of_folder else "32,64,64")
     try:
         widths = [int(width) for width in widths.split(",")]
@@ -221,7 +226,8 @@ def write(options: argparse.Namespace) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.output.is_dir() or not os.access(options.output.parent, os.W_OK):
         raise ValueError(f"--output {options.output} cannot be written: name a file in a folder of yours")
-    train_set, test_set = folder(options.root, options.test_root, options.image_size) if of_folder else digits()
+    of = (options.root, options.test_root, options.image_size, options.label_column)
+    train_set, test_set = folder(*of) if of_folder else digits()
 
     images, labels, rows = train_set
     num_threads = torch.get_num_threads()

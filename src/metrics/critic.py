@@ -38,6 +38,10 @@ class Critic(Score):
             raise ValueError("Critic steps, batch_size, width and num_fake must be at least 1")
         self.steps, self.batch_size, self.width, self.num_fake = steps, batch_size, width, num_fake
 
+    def check(self, data: Any, num_fake: int) -> None:
+        if "test" not in data.splits and data.num_images("train") < 2:
+            raise ValueError("Critic takes at least 2 training images, or held-out ones: add some")
+
     @torch.inference_mode(False)
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         data = model.trainer.datamodule

@@ -55,6 +55,7 @@ class FrechetDistanceInfinity(Metric):
 
     figure_names = ("frechet-infinity",)
     num_points = 15
+    least = 3  # a line takes subsets of two sizes
 
     def values(self, real: Features, fake: Features) -> list[float]:
         sizes = torch.linspace(max(2, len(fake) // 10), len(fake), self.num_points).round().long().tolist()
@@ -96,18 +97,30 @@ class ClassFrechetDistance(Metric):
             for name in (*self.figure_names, *(f"frechet-class-{c}" for c in range(self.num_classes)))
         ]
 
+    def check(self, data: Any, num_fake: int) -> None:
+        super().check(data, num_fake)
+        labels, conditions = data.split(self.split)[1], data.conditions(torch.arange(num_fake))
+        if labels is None or isinstance(conditions, Tensor):  # of a bag the labels are known once it is made
+            self.require_classes(None if labels is None else torch.from_numpy(labels), conditions)
+
+    def require_classes(self, real: Tensor | None, fake: Tensor | None) -> int:
+        """The number of classes, of each of which both sets of labels [N] must have enough images."""
+        for kind, labels in (("real", real), ("generated", fake)):
+            if labels is None:
+                raise ValueError(
+                    f"{self.name}: the {kind} images have no labels; it needs a class-conditional generator and"
+                    " labelled images"
+                )
+        num_classes = int(real.max()) + 1
+        for label in range(num_classes):
+            self.require(2, int((real == label).sum()), int((fake == label).sum()), f" of class {label}")
+        return num_classes
+
     def values(self, real: Features, fake: Features) -> list[float]:
-        if real.labels is None or fake.labels is None:
-            kind = "real" if real.labels is None else "generated"
-            raise ValueError(
-                f"{self.name}: the {kind} images have no labels; it needs a class-conditional generator and labelled"
-                " images"
-            )
-        distances = []
-        for label in range(int(real.labels.max()) + 1):
-            mine = [features.labels == label for features in (real, fake)]
-            self.require(2, *(int(which.sum()) for which in mine), f" of class {label}")
-            distances.append(frechet_distance(real.select(mine[0]), fake.select(mine[1])))
+        distances = [
+            frechet_distance(real.select(real.labels == label), fake.select(fake.labels == label))
+            for label in range(self.require_classes(real.labels, fake.labels))
+        ]
         self.num_classes = len(distances) if self.classes else 0
         return [sum(distances) / len(distances), *distances[: self.num_classes]]
 

@@ -43,6 +43,10 @@ class PrecisionRecall(PairMetric):
     def options(self) -> dict[str, Any]:
         return {"k": self.k} | super().options()
 
+    @property
+    def least(self) -> int:
+        return self.k + 1  # an image has k neighbours
+
     def sets(self, real: Features, fake: Features, included: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """float64 features of both sets, radii of the real ones, and which generated ones a union has, float64 [S, M].
 
@@ -50,7 +54,7 @@ class PrecisionRecall(PairMetric):
             ValueError: no more images than neighbours.
         """
         members = included[:, fake.groups]
-        self.require(self.k + 1, len(real), int(members.sum(1).min()))
+        self.require(self.least, len(real), int(members.sum(1).min()))
         if self.k not in real.memory:  # for the next validation
             real.memory[self.k] = radii(real.values.double(), self.k)
         return real.values.double(), fake.values.double(), real.memory[self.k], members
