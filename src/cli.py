@@ -16,7 +16,7 @@ from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 import src.data.digits
 import src.data.folder
@@ -118,10 +118,24 @@ class CLI(LightningCLI):
             if Path(self.run.ckpt_path).suffix == SUFFIX:
                 raise ValueError(f"{self.run.ckpt_path} holds weights alone: `fit` goes on from a .ckpt")
             self.trainer.loggers[0].resume(self.check_images()["global_step"])
+        self.state_choices()
         config = self._parser("fit").dump(self.config.fit, skip_none=False)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             self.trainer.callbacks.insert(0, KeepConfig(config, facts))
+
+    def state_choices(self) -> None:
+        """Puts what the networks chose for themselves into the configuration, as if it had been said, and says it."""
+        chosen = []
+        for player in ("generator", "discriminator"):
+            options = self.run.model[player].get("init_args", {})
+            for option in [name for name, value in options.items() if value is None and name not in FACTS]:
+                if (choice := getattr(getattr(self.model, player), option, None)) is not None:
+                    options[option] = choice
+                    chosen.append(f"{player}.{option} {choice}")
+        if chosen:
+            height, width = self.datamodule.image_size
+            rank_zero_info(f"chosen for images of {height}x{width}, see config.yaml: {', '.join(chosen)}")
 
     def check_images(self) -> dict[str, Any]:
         checkpoint = read_checkpoint(self.run.ckpt_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -320,6 +321,22 @@ def test_the_help_of_a_class_is_its_docstring(name, capsys):
     assert "num_blocks" in printed and "latent" in printed
 
 
+def test_the_number_of_blocks_follows_the_images_and_stands_in_the_configuration(tiny_config, tmp_path, caplog):
+    """Also of a checkpoint for other sizes: its networks keep the number that they were trained with."""
+    family = "src.networks.fully_convolutional"
+    options = ["--model.generator", f"{family}.Generator", "--model.discriminator", f"{family}.Discriminator"]
+    options += ["--data.image_size", "20"]
+    narrow = ["--model.generator.width", "4", "--model.discriminator.width", "4", "--trainer.max_steps", "1"]
+    with caplog.at_level(logging.INFO):
+        main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), *options, *narrow])
+    line = "chosen for images of 20x20, see config.yaml: generator.num_blocks 2, discriminator.num_blocks 2"
+    assert line in [record.getMessage() for record in caplog.records]
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert [config["model"][player]["init_args"]["num_blocks"] for player in ("generator", "discriminator")] == [2, 2]
+    gan = load(str(tmp_path / "run" / "checkpoints" / "last.ckpt"), "--data.image_size", "[64,64]")
+    assert gan.generator.num_blocks == 2 and gan.sample(torch.arange(1), torch.arange(1)).shape[2:] == (64, 64)
+
+
 def test_every_option_of_the_gan_appears_in_the_config(tiny_config, capsys):
     import inspect
 
@@ -342,7 +359,7 @@ BAD_INPUT = {
     "no class Digitz": "--data Digitz",
     "--model.losss": "--model.losss Hinge",
     "max_steps": "--trainer.max_steps ten",
-    "not a multiple of 8": "--model.generator src.networks.dcgan.Generator --data.image_size 12",
+    "nearest 26x26 and 28x28": "--model.generator src.networks.dcgan.Generator --data.image_size 27",
     "does not exist": "--data ImageFolder --data.root nowhere",
     "no image": "--data ImageFolder --data.root .",
     "not divisible": "--data.batch_size 7 --model.accumulate 2",

@@ -79,4 +79,4 @@ def test_a_checkpoint_is_sampled_at_another_size(trained, tmp_path):
 def test_sizes_that_the_blocks_do_not_divide_are_refused():
     for network in (fully_convolutional.Generator, fully_convolutional.Discriminator):
         with pytest.raises(ValueError, match="not a multiple of 8"):
-            network((12, 16), 3)
+            network((12, 16), 3, num_blocks=3)

@@ -196,12 +196,13 @@ def named_sizes(message):
     ],
 )
 def test_a_size_that_does_not_fit_names_the_remedies_and_they_work(cls, nearest):
+    given = {"num_down": 2} if cls is resnet.Discriminator else {"num_blocks": 3}
     with pytest.raises(ValueError, match="image_size 28x30 is not a multiple of") as error:
-        build(cls, (28, 30))
+        build(cls, (28, 30), **given)
     message = str(error.value)
     assert named_sizes(message) == nearest and "\n" not in message
     for image_size in nearest:
-        build(cls, image_size)
+        build(cls, image_size, **given)
     option, value = re.search(r"set (\w+)=(\d+)", message).groups()
     network = build(cls, (28, 30), **{option: int(value)})
     assert network(*inputs(network)).shape[0] == NUM_IMAGES
@@ -222,6 +223,52 @@ def test_the_nearest_sizes_enclose_the_size_and_are_no_further_than_one_factor(n
             for size in sizes:
                 layers.grid_size(size, num_blocks)
                 assert all(abs(named - side) < factor for named, side in zip(size, (height, width), strict=True))
+
+
+@pytest.mark.parametrize(
+    "image_size, blocks, grid",
+    [
+        ((2, 2), 1, (1, 1)), ((4, 4), 1, (2, 2)), ((8, 8), 1, (4, 4)), ((12, 12), 1, (6, 6)), ((20, 20), 2, (5, 5)),
+        ((28, 28), 2, (7, 7)), ((30, 30), 1, (15, 15)), ((32, 32), 3, (4, 4)), ((48, 64), 3, (6, 8)),
+        ((64, 8), 1, (32, 4)), ((64, 64), 4, (4, 4)), ((256, 256), 6, (4, 4)),
+    ],
+)  # fmt: skip
+def test_without_a_number_there_are_as_many_blocks_as_leave_a_grid_of_4_or_more(image_size, blocks, grid):
+    assert layers.choose_blocks(None, image_size) == blocks
+    assert layers.grid_size(image_size, blocks) == grid
+    assert layers.choose_blocks(1, image_size) == 1
+
+
+CONVOLUTIONAL = [dcgan, fully_convolutional, fusion, resnet]
+
+
+@pytest.mark.parametrize("family", CONVOLUTIONAL, ids=lambda module: module.__name__.split(".")[-1])
+@players
+def test_networks_are_built_for_every_even_size_and_know_their_blocks(family, player):
+    for image_size in [(2, 2), (6, 10), (28, 28), (32, 64)]:
+        network = build(getattr(family, player), image_size, code_dim=8)
+        assert (getattr(network, "num_blocks", None) or network.num_down) == layers.choose_blocks(None, image_size)
+        x, _ = inputs(network)
+        out = network(x) if player == "Generator" or family is not fusion else network.features(x)
+        assert player != "Generator" or out.shape == (NUM_IMAGES, 3, *image_size)
+    for image_size in [(27, 27), (1, 9), (28, 1)]:
+        with pytest.raises(ValueError, match="is not a multiple of 2 .* nearest") as error:
+            build(getattr(family, player), image_size, code_dim=8)
+        for nearest in named_sizes(str(error.value)):
+            build(getattr(family, player), nearest, code_dim=8)
+
+
+def test_a_size_that_is_soon_odd_is_told_of_a_better_one():
+    with pytest.warns(UserWarning, match="250x250 can be halved only 1 times.*256x256 makes smaller ones"):
+        layers.choose_blocks(None, (250, 250))
+
+
+def test_widths_double_up_to_the_largest():
+    assert layers.doubled(64, 6, max_width=1024) == [64, 128, 256, 512, 1024, 1024]
+    with pytest.raises(ValueError, match="width 64 is above max_width 32"):
+        layers.doubled(64, 1, max_width=32)
+    network = dcgan.Generator((64, 64), 3, width=4, max_width=8)
+    assert [layer.in_channels for layer in network.upsamplings] == [8, 8, 8, 4]
 
 
 def test_no_blocks_are_refused():

@@ -33,7 +33,8 @@ class Generator(base.Generator):
         num_classes: of the condition; 0: unconditional.
         latent_dim: length of the latent.
         width: channels of the feature map before the image; they double with each block towards the latent.
-        num_blocks: number of up-samplings by 2, from the grid to the image.
+        num_blocks: number of up-samplings by 2, from the grid to the image; by default as many as leave 4x4 or more.
+        max_width: where the doubling ends.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -46,11 +47,13 @@ class Generator(base.Generator):
         num_classes: int = 0,
         latent_dim: int = 100,
         width: int = 64,
-        num_blocks: int = 3,
+        num_blocks: int | None = None,
+        max_width: int = 1024,
     ):
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
-        height_0, width_0 = layers.grid_size(image_size, num_blocks)
-        widths = [width * 2**i for i in reversed(range(num_blocks))]
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        height_0, width_0 = layers.grid_size(image_size, self.num_blocks)
+        widths = layers.doubled(width, self.num_blocks, max_width)[::-1]
         self.grid = (widths[0], height_0, width_0)
         self.linear = nn.Linear(latent_dim, widths[0] * height_0 * width_0)
         self.norms = nn.ModuleList(layers.ConditionalBatchNorm2d(w, num_classes) for w in widths)
@@ -78,11 +81,12 @@ class Discriminator(base.Discriminator):
         channels: of the image.
         num_classes: of the condition; 0: unconditional.
         width: channels after the first convolution; they double with each further one.
-        num_blocks: number of down-samplings by 2.
+        num_blocks: number of down-samplings by 2; by default as many as leave 4x4 or more.
         batch_norm: after every convolution but the first; not under a gradient penalty.
         spectral_norm: on every layer (arXiv:1802.05957), which is meant for batch_norm false.
         dropout: probability of dropping a feature after each layer but the last, 0 to 1.
         hidden: widths of dense layers between the last grid and the logit; none in DCGAN.
+        max_width: where the doubling ends.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -94,15 +98,17 @@ class Discriminator(base.Discriminator):
         channels: int,
         num_classes: int = 0,
         width: int = 64,
-        num_blocks: int = 3,
+        num_blocks: int | None = None,
         batch_norm: bool = True,
         spectral_norm: bool = False,
         dropout: float = 0.0,
         hidden: tuple[int, ...] = (),
+        max_width: int = 1024,
     ):
         super().__init__(image_size, channels, num_classes)
-        height_0, width_0 = layers.grid_size(image_size, num_blocks)
-        widths = [channels, *(width * 2**i for i in range(num_blocks))]
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        height_0, width_0 = layers.grid_size(image_size, self.num_blocks)
+        widths = [channels, *layers.doubled(width, self.num_blocks, max_width)]
         self.features = nn.Sequential()
         for i, (num_inputs, num_outputs) in enumerate(pairwise(widths)):
             normalized = batch_norm and i > 0

@@ -23,7 +23,9 @@ class Generator(base.Generator):
         num_classes: of the condition; 0: unconditional.
         latent_dim: channels of the noise, whose height and width are those of the image divided by 2**num_blocks.
         width: channels of the feature map before the image; they double with each block towards the noise.
-        num_blocks: number of up-samplings by 2; 4 make the widths 1024, 512, 256, 128, 64.
+        num_blocks: number of up-samplings by 2; 4 make the widths 1024, 512, 256, 128, 64;
+            by default as many as leave 4x4 or more.
+        max_width: where the doubling ends.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -38,11 +40,14 @@ class Generator(base.Generator):
         num_classes: int = 0,
         latent_dim: int = 64,
         width: int = 64,
-        num_blocks: int = 3,
+        num_blocks: int | None = None,
+        max_width: int = 1024,
     ):
+        num_blocks = layers.choose_blocks(num_blocks, image_size)
         grid = layers.grid_size(image_size, num_blocks)
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim, *grid))
-        widths = [width * 2**i for i in reversed(range(num_blocks + 1))]
+        self.num_blocks = num_blocks
+        widths = layers.doubled(width, num_blocks + 1, max_width)[::-1]
         self.stem = nn.Conv2d(latent_dim, widths[0], 3, padding=1, bias=False)
         self.norms = nn.ModuleList(layers.ConditionalBatchNorm2d(w, num_classes) for w in widths)
         self.upsamplings = nn.ModuleList(
@@ -70,9 +75,11 @@ class Discriminator(base.Discriminator):
         channels: of the image.
         num_classes: of the condition; 0: unconditional.
         width: channels after the first convolution; they double with each further one.
-        num_blocks: number of down-samplings by 2; 4 make the widths 64, 128, 256, 512, 1024.
+        num_blocks: number of down-samplings by 2; 4 make the widths 64, 128, 256, 512, 1024;
+            by default as many as leave 4x4 or more.
         batch_norm: after every convolution but the first; not under a gradient penalty.
         spectral_norm: on every layer (arXiv:1802.05957), which is meant for batch_norm false.
+        max_width: where the doubling ends.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -84,14 +91,17 @@ class Discriminator(base.Discriminator):
         channels: int,
         num_classes: int = 0,
         width: int = 64,
-        num_blocks: int = 3,
+        num_blocks: int | None = None,
         batch_norm: bool = False,
         spectral_norm: bool = False,
+        max_width: int = 1024,
     ):
-        layers.grid_size(image_size, num_blocks)
         super().__init__(image_size, channels, num_classes)
-        self.features = downsampling(channels, width, num_blocks, batch_norm)
-        self.head = layers.ProjectionHead(width * 2**num_blocks, num_classes)
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        layers.grid_size(image_size, self.num_blocks)
+        widths = layers.doubled(width, self.num_blocks + 1, max_width)
+        self.features = downsampling(channels, widths, batch_norm)
+        self.head = layers.ProjectionHead(widths[-1], num_classes)
         self.apply(initialize)
         if spectral_norm:
             layers.add_spectral_norm(self)
@@ -122,8 +132,9 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int, latent_dim: int, width: int, num_blocks: int):
         super().__init__()
-        self.features = downsampling(channels, width, num_blocks, batch_norm=True)
-        self.head = nn.Conv2d(width * 2**num_blocks, 2 * latent_dim, 1)
+        widths = layers.doubled(width, num_blocks + 1)
+        self.features = downsampling(channels, widths, batch_norm=True)
+        self.head = nn.Conv2d(widths[-1], 2 * latent_dim, 1)
         self.apply(initialize)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,17 +143,16 @@ class Encoder(nn.Module):
         return mean, log_variance
 
 
-def downsampling(channels: int, width: int, num_blocks: int, batch_norm: bool) -> nn.Sequential:
-    """A 3x3 convolution to `width` channels, then one of stride 2 a block, which doubles them.
+def downsampling(channels: int, widths: list[int], batch_norm: bool) -> nn.Sequential:
+    """A 3x3 convolution to the first width, then one of stride 2 to each further one.
 
     Args:
         channels: of the images.
-        width: channels after the first convolution.
-        num_blocks: number of down-samplings by 2.
+        widths: channels of the feature maps.
         batch_norm: after every convolution but the first.
     """
-    features = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2))
-    for num_inputs, num_outputs in pairwise(width * 2**i for i in range(num_blocks + 1)):
+    features = nn.Sequential(nn.Conv2d(channels, widths[0], 3, padding=1), nn.LeakyReLU(0.2))
+    for num_inputs, num_outputs in pairwise(widths):
         features.append(nn.Conv2d(num_inputs, num_outputs, 4, stride=2, padding=1, bias=not batch_norm))
         if batch_norm:
             features.append(nn.BatchNorm2d(num_outputs))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.networks import base, dcgan
+from src.networks import base, dcgan, layers
 
 MODALITIES = ("image", "audio", "text")  # columns of `present` and `recorded`
 
@@ -76,7 +76,8 @@ class Generator(base.Generator):
         latent_dim: length of the noise z.
         code_dim: length of the code and of each embedding, a multiple of 4.
         width: channels of the feature map before the image, and of the image's encoder after its first convolution.
-        num_blocks: up-samplings by 2 of G1, down-samplings of the image's encoder.
+        num_blocks: up-samplings by 2 of G1, down-samplings of the image's encoder; by default as
+            many as leave 4x4 or more.
         num_bands: features of a frame of the sound.
 
     Raises:
@@ -93,7 +94,7 @@ class Generator(base.Generator):
         latent_dim: int = 32,
         code_dim: int = 64,
         width: int = 32,
-        num_blocks: int = 2,
+        num_blocks: int | None = None,
         num_bands: int = 32,
     ):
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
@@ -102,7 +103,8 @@ class Generator(base.Generator):
             raise ValueError(f"code_dim must be a multiple of 4 (heads of the Transformer), not {code_dim}")
         self.code_dim = code_dim
         self.latest: tuple[Any, Tensor] | None = None
-        features, num_features = image_features(image_size, channels, width, num_blocks)
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        features, num_features = image_features(image_size, channels, width, self.num_blocks)
         self.encoders = nn.ModuleDict(
             {
                 "image": nn.Sequential(features, nn.Flatten(), nn.Linear(num_features, code_dim, bias=False)),
@@ -120,7 +122,7 @@ class Generator(base.Generator):
             nn.BatchNorm1d(code_dim, affine=False),
         )
         self.mix = nn.Sequential(nn.Linear(latent_dim + code_dim, 2 * code_dim), nn.ReLU())  # G2
-        self.decode = dcgan.Generator(image_size, channels, 0, 2 * code_dim, width, num_blocks)  # G1
+        self.decode = dcgan.Generator(image_size, channels, 0, 2 * code_dim, width, self.num_blocks)  # G1
 
     def encode(self, condition: dict[str, Tensor] | None, batch_size: int | None = None) -> Tensor:
         """The fused code [B, code_dim] of what is present.
@@ -194,7 +196,7 @@ class Discriminator(base.Discriminator):
         num_classes: 0.
         code_dim: as of the generator.
         width: channels after the first convolution; they double with each further one.
-        num_blocks: down-samplings by 2.
+        num_blocks: down-samplings by 2; by default as many as leave 4x4 or more.
 
     Raises:
         ValueError: for classes, sizes that do not fit, or a generator without a code of that length.
@@ -207,11 +209,12 @@ class Discriminator(base.Discriminator):
         num_classes: int = 0,
         code_dim: int = 64,
         width: int = 32,
-        num_blocks: int = 2,
+        num_blocks: int | None = None,
     ):
         super().__init__(image_size, channels, num_classes)
         refuse_classes(num_classes)
-        self.features, num_features = image_features(image_size, channels, width, num_blocks)
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        self.features, num_features = image_features(image_size, channels, width, self.num_blocks)
         self.psi = nn.Linear(num_features, 1)
         self.project = nn.Linear(code_dim, num_features, bias=False)
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 from math import gcd
 
 import torch.nn.functional as F
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -38,6 +39,40 @@ def grid_size(image_size: tuple[int, int], num_blocks: int, option: str = "num_b
         f"image_size {height}x{width} is not a multiple of {factor} ({option}={num_blocks}): "
         f"resize the images, nearest {nearest}{remedy}, or take a network of src.networks.mlp"
     )
+
+
+def choose_blocks(num_blocks: int | None, image_size: tuple[int, int]) -> int:
+    """`num_blocks`, or without one the most that leave a grid of whole numbers, 4 or more; at least 1.
+
+    32x32 and 64x64 take 3 and 4 blocks, from 4x4; 28x28 takes 2, from 7x7; 48x64 takes 3, from 6x8.
+
+    Args:
+        num_blocks: what the user says.
+        image_size: height and width in pixels.
+    """
+    if num_blocks is not None:
+        return num_blocks
+    chosen = 1
+    while gcd(*image_size) % 2 ** (chosen + 1) == 0 and min(image_size) >= 4 * 2 ** (chosen + 1):
+        chosen += 1
+    if min(image_size) // 2**chosen >= 16 and gcd(*image_size) % 2 == 0:
+        height, width = (-(-side // 16) * 16 for side in image_size)
+        rank_zero_warn(
+            f"image_size {image_size[0]}x{image_size[1]} can be halved only {chosen} times, which makes large and slow"
+            f" networks: {height}x{width} makes smaller ones"
+        )
+    return chosen
+
+
+def doubled(width: int, number: int, max_width: int = 1024) -> list[int]:
+    """`number` widths, from that nearest to the image: each twice the one before it, up to `max_width`.
+
+    Raises:
+        ValueError: if `width` itself is above `max_width`.
+    """
+    if width > max_width:
+        raise ValueError(f"width {width} is above max_width {max_width}: lower the one or raise the other")
+    return [min(width * 2**i, max_width) for i in range(number)]
 
 
 def dense(widths: tuple[int, ...], activation: nn.Module, batch_norm: bool, dropout: float) -> nn.Sequential:

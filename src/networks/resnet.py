@@ -56,7 +56,7 @@ class Generator(base.Generator):
         num_classes: of the condition; 0: unconditional.
         latent_dim: length of the latent.
         width: channels of every block.
-        num_blocks: number of up-samplings by 2, from the grid to the image.
+        num_blocks: number of up-samplings by 2, from the grid to the image; by default as many as leave 4x4 or more.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -69,13 +69,14 @@ class Generator(base.Generator):
         num_classes: int = 0,
         latent_dim: int = 128,
         width: int = 256,
-        num_blocks: int = 3,
+        num_blocks: int | None = None,
     ):
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
-        height_0, width_0 = layers.grid_size(image_size, num_blocks)
+        self.num_blocks = layers.choose_blocks(num_blocks, image_size)
+        height_0, width_0 = layers.grid_size(image_size, self.num_blocks)
         self.grid = (width, height_0, width_0)
         self.linear = xavier(nn.Linear(latent_dim, width * height_0 * width_0))
-        self.blocks = nn.ModuleList(UpBlock(width, num_classes) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(UpBlock(width, num_classes) for _ in range(self.num_blocks))
         self.norm = nn.BatchNorm2d(width)
         self.to_pixels = xavier(nn.Conv2d(width, channels, 3, padding=1))
 
@@ -121,7 +122,7 @@ class Discriminator(base.Discriminator):
         channels: of the image.
         num_classes: of the condition; 0: unconditional.
         width: channels of every block.
-        num_down: number of blocks that down-sample by 2.
+        num_down: number of blocks that down-sample by 2; by default as many as leave 4x4 or more.
         num_plain: number of blocks after them that keep the grid.
         spectral_norm: on every layer; false makes the critic of WGAN-GP (arXiv:1704.00028), which has no norm.
 
@@ -135,15 +136,16 @@ class Discriminator(base.Discriminator):
         channels: int,
         num_classes: int = 0,
         width: int = 128,
-        num_down: int = 2,
+        num_down: int | None = None,
         num_plain: int = 2,
         spectral_norm: bool = True,
     ):
         super().__init__(image_size, channels, num_classes)
-        layers.grid_size(image_size, num_down, option="num_down")
+        self.num_down = layers.choose_blocks(num_down, image_size)
+        layers.grid_size(image_size, self.num_down, option="num_down")
         self.blocks = nn.Sequential(
             DiscriminatorBlock(channels, width, down=True, first=True),
-            *(DiscriminatorBlock(width, width, down=True) for _ in range(num_down - 1)),
+            *(DiscriminatorBlock(width, width, down=True) for _ in range(self.num_down - 1)),
             *(DiscriminatorBlock(width, width, down=False) for _ in range(num_plain)),
         )
         self.head = layers.ProjectionHead(width, num_classes)
