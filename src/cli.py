@@ -152,7 +152,8 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             say("", f"{self.trainer.global_step} steps of training")
             say_figures(self.model.results)
-            self.show_run(f"test --ckpt_path {self.checkpoint}", f"predict --ckpt_path {self.checkpoint}")
+            commands = ("predict",) if self.model.lacking else ("test", "predict")
+            self.show_run(*(f"{command} --ckpt_path {self.checkpoint}" for command in commands))
 
     def after_validate(self) -> None:
         if self.trainer.is_global_zero:

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from src.engine import seeding
-from src.engine.distributed import average_, batch_norm_statistics
+from src.engine.distributed import average_, batch_norm_statistics, largest
 from src.images.pixels import to_uint8
 from src.metrics.base import Metric, Score, key_of
 from src.metrics.features import exact_float32
 from src.metrics.kept import real_features
 from src.metrics.statistics import Collector, Features
+from src.metrics.weights import MissingWeights
 from src.networks.base import Generator
 
 BLOCK = 16  # samples that the generator draws at once
@@ -37,6 +38,7 @@ class Evaluation(LightningModule):
         test_images: images generated for `test`.
         trained_steps: of the checkpoint that was loaded.
         results: name, value and protocol of each metric, after an evaluation.
+        lacking: metrics whose weights are not to be had, and why.
     """
 
     generator: Generator
@@ -50,6 +52,7 @@ class Evaluation(LightningModule):
         super().__init__()
         self.trained_steps = 0
         self.results: list[dict[str, Any]] = []
+        self.lacking: dict[Score, MissingWeights] = {}
         self.reals: dict[str, Features] = {}
         self.fakes: dict[str, Features] = {}
         self.other: Metric | None = None  # the first one, against the other split
@@ -95,8 +98,7 @@ class Evaluation(LightningModule):
         return images
 
     def setup(self, stage: str) -> None:
-        for metric in self.metrics:  # a missing file of weights is known before the first step
-            metric.setup(self.device, self.first_metric and self.first_metric.extractor)
+        self.load_metrics(stage)
         self.check_numbers(stage)
 
     def check_numbers(self, stage: str) -> None:
@@ -108,7 +110,7 @@ class Evaluation(LightningModule):
         data, validates = self.trainer.datamodule, self.trainer.limit_val_batches != 0
         needed = [] if stage == "fit" and not validates else self.scoring()
         missing = []
-        for metric in self.metrics:
+        for metric in (metric for metric in self.metrics if metric not in self.lacking):
             tests = self.trainer.testing or metric not in needed
             try:
                 metric.check(data, self.test_images if tests else self.val_images)
@@ -128,6 +130,30 @@ class Evaluation(LightningModule):
                 rank_zero_warn(f"the {data.num_images('test')} held-out images are too few to compare with: {error}")
                 self.other = None
 
+    def load_metrics(self, stage: str) -> None:
+        """Loads what the metrics need, before the first step; where it is not to be had, `fit` goes on without.
+
+        Raises:
+            MissingWeights: of any other stage than "fit", whose result would be a part of what was asked for.
+        """
+        told, self.lacking = self.lacking, {}
+        for metric in self.metrics:
+            error = None
+            try:
+                metric.setup(self.device, self.first_metric and self.first_metric.extractor)
+            except MissingWeights as missing:
+                error = missing
+            if largest(int(error is not None), self.device):  # all processes compute a figure, or none
+                self.lacking[metric] = error or MissingWeights("the weights are missing on another machine")
+        if not self.lacking or told:
+            return
+        error = next(iter(self.lacking.values()))
+        if stage != "fit":
+            raise error
+        names = ", ".join(type(metric).__name__ for metric in self.lacking)
+        selects = "best.ckpt is kept as ever" if self.scoring() else "no best.ckpt is kept, last.ckpt is the newest"
+        rank_zero_info(f"{error}. Training goes on without {names}: {selects}")
+
     @property
     def first_metric(self) -> Metric | None:
         """The first that compares features; its extractor is that of the metrics that name none."""
@@ -144,12 +170,12 @@ class Evaluation(LightningModule):
 
     def scoring(self) -> list[Score]:
         """All metrics in `test`; in validation the first alone, which selects the best checkpoint, to save time."""
-        return self.metrics if self.trainer.testing else self.metrics[:1]
+        return self.metrics if self.trainer.testing else [m for m in self.metrics[:1] if m not in self.lacking]
 
     def score(self, batch: Any) -> None:
         """Shows one batch of samples to every extractor."""
         indices, condition = batch
-        if self.trainer.sanity_checking or len(indices) == 0:
+        if self.trainer.sanity_checking or len(indices) == 0 or not self.collectors:
             return
         samples = to_uint8(self.sample(indices, condition))
         shown = self.generator.as_images(samples, indices, condition)

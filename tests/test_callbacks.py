@@ -113,6 +113,17 @@ def test_steps_that_do_not_log_compute_nothing_for_the_log(tmp_path, monkeypatch
     assert len(logged) == 2 and len(norms) == 4
 
 
+def test_a_refused_run_begins_nothing_at_wandb(tmp_path, monkeypatch):
+    """Lightning asks every logger for its run before it asks the data and the model whether they can train."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("wandb.init", lambda **_: pytest.fail("begun"))
+    logger = WandB()
+    logger.place(str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="not divisible"):
+        fit(tmp_path, make_gan(accumulate=3), logger=[logger])
+    assert not (tmp_path / "run").exists()
+
+
 def test_wandb_is_online_only_with_an_account(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_MODE", "WANDB_API_KEY"):

@@ -1,6 +1,7 @@
 """From samples to figures: shared features, kept statistics, exact counts, comparable protocols."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from src.callbacks.loggers import CSV
 from src.callbacks.players import PlayerBalance
 from src.cli import main
 from src.data.digits import Digits
+from src.evaluation import Evaluation
 from src.metrics.critic import Critic
 from src.metrics.features import Classifier
 from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistanceInfinity
@@ -162,6 +164,40 @@ def test_folders_with_too_few_images_are_not_scored(tmp_path, monkeypatch, capsy
     said = refusal(["score", "--config", str(overlay), "--real", real, "--fake", fake], capsys)
     assert "at least 6 generated images, and there are 5" in said
     assert not (tmp_path / ".cache" / "features").exists()
+
+
+def test_training_goes_on_without_weights_that_are_not_to_be_had(tiny_config, tmp_path, monkeypatch, caplog, capsys):
+    """One attempt, one line; whoever asks for the figures themselves is refused."""
+    attempts = []
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, *_, **__: attempts.append(url) or unreachable())
+    overlay = tmp_path / "inception.yaml"
+    inception = {"class_path": "FrechetDistance", "init_args": {"extractor": "src.metrics.features.Inception"}}
+    overlay.write_text(yaml.safe_dump({"model": {"metrics": [inception, "KernelDistance"]}}))
+    monkeypatch.setattr(Evaluation, "sample", lambda *_: pytest.fail("samples that no metric looks at"))
+    files = ["--config", str(tiny_config), "--config", str(overlay), "--trainer.callbacks", "[]"]
+    files += ["--trainer.callbacks+", "src.callbacks.checkpoints.BestCheckpoint"]
+    files += ["--trainer.callbacks+", "src.callbacks.checkpoints.LastCheckpoint"]
+    with caplog.at_level(logging.INFO):
+        main(["fit", *files, "--run_dir", str(tmp_path / "run")])
+    (said,) = [r.getMessage() for r in caplog.records if "Training goes on without" in r.getMessage()]
+    assert said.startswith("cannot download weights (no network): fetch https://") and "\n" not in said
+    assert "without FrechetDistance, KernelDistance: no best.ckpt is kept, last.ckpt is the newest" in said
+    assert len(attempts) == 1 and attempts[0] in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert "src test" not in capsys.readouterr().out
+    for command in ("validate", "test"):
+        assert "cannot download weights" in refusal([command, "--ckpt_path", last(tmp_path / "run")], capsys)
+
+
+def unreachable():
+    raise OSError("no network")
+
+
+def test_weights_that_the_user_names_are_not_done_without(tmp_path):
+    gan = make_gan(metrics=[FrechetDistance(Classifier("none.safetensors"))])
+    with pytest.raises(FileNotFoundError, match="correct `weights`"):
+        fit(tmp_path, gan, max_steps=1)
 
 
 def test_figures_of_unlike_images_are_not_compared(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import socket
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from src.data.digits import Digits
 from src.metrics import classifier
 from src.metrics.features import Classifier, Extractor, Inception, exact_float32, folded, match_channels
 from src.metrics.resize import bicubic, tf1_bilinear
+from src.metrics.weights import MissingWeights, located
 
 
 def digits(split="test"):
@@ -349,3 +352,13 @@ def test_a_classifier_of_other_images_is_rebuilt_from_its_file(tmp_path):
     expected = network.features(images / 127.5 - 1)
     torch.testing.assert_close(extractor(images), expected)
     json.dumps(extractor.describe())
+
+
+def test_a_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.metrics.weights.PATIENCE", 0.2)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(MissingWeights, match="timed out"):
+            located(None, f"http://127.0.0.1:{silent.getsockname()[1]}/weights.pth")
+    assert time.monotonic() - began < 5 and socket.getdefaulttimeout() is None

@@ -183,7 +183,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps in `checkpoints/best.ckpt` of the run folder the step that scored best in validation.
 
     Args:
-        monitor: curve that selects; the first metric of the model by default.
+        monitor: curve that selects; the first metric of the model by default, nothing without one.
         mode: "min" or "max".
     """
 
@@ -195,10 +195,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        if self.monitor is None and stage == "fit" and pl_module.metrics:
-            metric = pl_module.metrics[0]
-            metric.setup(pl_module.device)  # which gives it its name
-            self.monitor, self.mode = f"val/{metric.name}", "max" if metric.higher_is_better else "min"
+        if self.monitor is None and stage == "fit":
+            pl_module.load_metrics(stage)  # which gives them their names
+            for metric in pl_module.scoring():
+                self.monitor, self.mode = f"val/{metric.name}", "max" if metric.higher_is_better else "min"
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,11 +236,11 @@ class KeepConfig(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not before: a run that was refused leaves no folder behind.
+        for logger in trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(self.config))
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.config)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(self.config))
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -125,6 +125,10 @@ class WandB(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
+        """The run of wandb; not begun where Lightning asks for it, before anything that may refuse to train."""
+        return self._experiment or Later(self.begin)
+
+    def begin(self) -> Any:
         if self._experiment is None:
             # wandb falls back to the system's temporary folder where its own does not exist
             folder = Path(self._save_dir) / "wandb"
@@ -147,12 +151,11 @@ class WandB(WandbLogger):
                 rank_zero_info(
                     f"W&B is offline (not logged in): `wandb sync {Path(run.dir).parent}` uploads the run later"
                 )
-            return run
-        return super().experiment
+        return self._experiment
 
     def unless_lost(self, call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Once begun, a run does not end because W&B does: its service may die, or its disk be full."""
-        run = self.experiment
+        run = self.begin()
         if self.lost:
             return
         try:
@@ -194,6 +197,16 @@ class WandB(WandbLogger):
         if self._experiment is not None:
             self.unless_lost(super().finalize, status)
             self.unless_lost(self._experiment.finish)  # otherwise the end of the process decides how much is on disk
+
+
+class Later:
+    """Stands for what `begin` returns, and begins when something of it is asked for."""
+
+    def __init__(self, begin: Callable[[], Any]):
+        self._begin = begin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._begin(), name)
 
 
 def _logged_in() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.metrics.features import Extractor, match_channels
 from src.metrics.resize import bicubic
-from src.metrics.weights import first_line, located, sha256, state_dict
+from src.metrics.weights import MissingWeights, first_line, impatient, located, sha256, state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -193,7 +193,7 @@ class DINOv2(Pretrained):
             if source == "github":
                 lock.parent.mkdir(parents=True, exist_ok=True)
             # The processes of a run start together, and torch.hub unpacks into one place.
-            with warnings.catch_warnings(), FileLock(lock) if source == "github" else nullcontext():
+            with warnings.catch_warnings(), FileLock(lock) if source == "github" else nullcontext(), impatient():
                 warnings.filterwarnings("ignore", "xFormers")
                 return torch.hub.load(repo, self.model, source=source, **options)
         except Exception as error:
@@ -201,7 +201,7 @@ class DINOv2(Pretrained):
                 raise ValueError(
                     f"the code in {local} gives no {self.model} ({first_line(error)}): correct `repo` or `model`"
                 ) from error
-            raise FileNotFoundError(
+            raise MissingWeights(
                 f"cannot fetch {self.model} from {self.repo}, which is no folder here ({first_line(error)}): "
                 f"clone https://github.com/{self.repo} by other means and give its folder as `repo`"
             ) from error

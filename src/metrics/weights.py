@@ -1,13 +1,33 @@
 """Files of weights: where they are, what their hash is, what they hold."""
 
 import hashlib
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
+
+PATIENCE = 10.0  # seconds without an answer after which a network counts as none
+
+
+class MissingWeights(FileNotFoundError):
+    """What is published is neither here nor to be had: training can do without, `test` and `score` cannot."""
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Downloads that give up: by default a connection that nobody answers is waited for for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def sha256(path: Path, option: str = "weights") -> str:
@@ -38,7 +58,8 @@ def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path,
         hash_prefix: how the hash of the default starts, as far as it is known.
 
     Raises:
-        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        FileNotFoundError: there is no such file.
+        MissingWeights: the default cannot be downloaded.
         ValueError: the file in the cache is not the one at `url`.
     """
     if weights is not None:
@@ -48,11 +69,12 @@ def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path,
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):  # the processes of a run start together, and one download is enough
+            # The processes of a run start together, and one download is enough.
+            with FileLock(f"{path}.lock"), impatient():
                 if not path.is_file():
                     torch.hub.download_url_to_file(url, str(path), hash_prefix or None, progress=sys.stderr.isatty())
         except (OSError, RuntimeError) as error:  # no network; a file cut short
-            raise FileNotFoundError(
+            raise MissingWeights(
                 f"cannot download weights ({first_line(error)}): fetch {url} by other means and put it at {path}, "
                 "or give its place as `weights`"
             ) from error
