@@ -33,7 +33,8 @@ class GAN(Training):
         loss: what the two players minimize.
         g_optimizer: optimizer of the generator.
         d_optimizer: optimizer of the discriminator.
-        g_scheduler: learning-rate schedule of the generator, advanced once a step; `null` keeps the rate constant.
+        g_scheduler: learning-rate schedule of the generator, advanced once a step and no shorter than the run; `null`
+            keeps the rate constant.
         d_scheduler: learning-rate schedule of the discriminator, advanced once a step.
         regularizers: penalties on the discriminator, added to its loss.
         g_regularizers: terms added to the generator's loss; networks of their own train with the generator.

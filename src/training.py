@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from src.engine import seeding
 from src.engine.batches import pieces
 from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
+from src.engine.schedules import check_length
 from src.evaluation import Evaluation
 
 
@@ -32,10 +33,17 @@ class Training(Evaluation):
             raise ValueError(
                 "ReduceLROnPlateau needs a figure that a GAN's step does not have: choose another schedule"
             )
+        self.check_schedules(schedulers)
         return optimizers, schedulers
+
+    def check_schedules(self, schedulers: list, where: str = "") -> None:
+        players = [player for player, make in zip("gd", self.scheduler_callables, strict=True) if make]
+        for player, scheduler in zip(players, schedulers, strict=True):
+            check_length(scheduler, self.trainer.max_steps, f"model.{player}_scheduler{where}")
 
     def on_train_start(self) -> None:
         self.check_strategy()
+        self.check_schedules(self.schedulers(), " in the checkpoint")  # which brings the lengths of its own
         self.clock = (time.perf_counter(), self.images_seen)
         if self.global_step == 0:
             with torch.no_grad():
