@@ -25,6 +25,7 @@ from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistan
 from src.metrics.kernel import KernelDistance
 from src.metrics.manifold import DensityCoverage, Memorization, PrecisionRecall
 from src.metrics.report import say_figures
+from src.networks import mlp
 
 ALL = ["FrechetDistance", "KernelDistance", "MeanDiscrepancy", "PrecisionRecall", "DensityCoverage", "Memorization"]
 EXTRACTOR = {"extractor": "src.metrics.features.Classifier"}
@@ -56,6 +57,21 @@ def test_all_metrics_share_one_pass_over_the_fakes_and_none_over_the_reals(run, 
     seen.clear()
     main(arguments)
     assert sum(seen) == 150  # the real ones come from disk
+
+
+class Rows(mlp.Generator):
+    """As kernels that round differently for each row of a batch and for each size of it, so that one can see it."""
+
+    def forward(self, z, condition=None):
+        images = super().forward(z, condition)
+        return images + torch.arange(len(z)).view(-1, 1, 1, 1) / 100 + len(z)
+
+
+def test_a_sample_has_its_row_whatever_is_asked_for_beside_it():
+    gan = make_gan(generator=Rows((4, 4), 1, latent_dim=4, hidden=(8,)))
+    all_of_them = gan.sample(torch.arange(40))
+    for indices in ([0], [7], [3, 5], [39, 2, 17], list(range(39, 15, -1)), [5, 5, 21, 5]):
+        assert torch.equal(gan.sample(torch.tensor(indices)), all_of_them[indices]), indices
 
 
 def test_every_figure_has_an_error_and_its_protocol(run, tmp_path, monkeypatch, capsys):
