@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few units: a second thread only waits for the first
 
+import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,47 @@ from src.networks import mlp
 from src.objectives.losses import NonSaturating
 
 ROOT = Path(__file__).parent.parent
+
+
+PASSING = (".venv/", ".pytest_cache/", ".ruff_cache/")  # what the tools themselves write
+STRAYS = pytest.StashKey[set]()
+
+
+def in_the_checkout(root: Path = ROOT) -> set[str] | None:
+    """What differs from the last commit, files that git ignores among it; None where this is no checkout."""
+    command = ["git", "status", "--porcelain", "--ignored", "--untracked-files=all"]
+    try:
+        lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {line for line in lines if "__pycache__/" not in line and not line[3:].startswith(PASSING)}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # of several processes the one that waits for the others
+        session.config.stash[STRAYS] = in_the_checkout()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    before = session.config.stash.get(STRAYS, None)
+    if before is not None:
+        strays = session.config.stash[STRAYS] = in_the_checkout() - before
+        if strays:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in sorted(config.stash.get(STRAYS, None) or ()):
+        terminalreporter.write_line(f"FAILED: a test wrote outside its temporary folder: {line}", red=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests run, and start processes, in a folder of their own: caches and runs are relative to the working folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
 
 
 class Squares(ImageDataModule):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, refusal
+from conftest import refusal
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -256,7 +256,7 @@ def test_wandb_is_offline_without_an_account_and_does_not_wait(tiny_config, tmp_
     command = [sys.executable, "-m", "src", "fit", "--config", str(tiny_config), "--run_dir", str(run)]
     start = time.monotonic()
     done = subprocess.run(
-        [*command, "--trainer.logger", "src.callbacks.loggers.WandB"], cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
+        [*command, "--trainer.logger", "src.callbacks.loggers.WandB"], stdin=subprocess.DEVNULL, text=True,
         capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -464,6 +464,6 @@ def test_messages_are_joined_to_one_line(capsys):
 
 
 def test_the_package_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "src", "test"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "src", "test"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr.strip().startswith("error: test needs --ckpt_path")
     assert "Traceback" not in done.stderr

@@ -49,7 +49,7 @@ def run(command, *arguments):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["timeout", "-k", "5", "150", sys.executable, "-m", "src", command, *map(str, arguments)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
+        env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -104,7 +104,7 @@ def test_batch_norm_statistics_agree_before_they_are_saved(tmp_path):
     done = subprocess.run(
         ["timeout", "-k", "5", "150", sys.executable, str(script), "fit", "--config", str(config), "--run_dir",
          str(folder), "--trainer.devices", "2", "--trainer.val_check_interval", "3"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -3,10 +3,11 @@
 import ast
 import re
 import shlex
+import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, in_the_checkout
 
 from src.cli import main
 
@@ -183,3 +184,12 @@ def test_nothing_names_a_machine():
         if path.relative_to(ROOT).parts[0] in ("data", "runs"):
             continue
         assert not re.search(r"/(home|root)/\w", path.read_text()), path
+
+
+def test_what_tests_leave_in_the_checkout_is_found(tmp_path):
+    assert in_the_checkout(tmp_path) is None
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for name in (".gitignore", "kept.txt", ".cache/x", "new/y", "__pycache__/z", ".venv/z", ".pytest_cache/z"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(".cache/\n__pycache__/\n.venv/\n")
+    assert in_the_checkout(tmp_path) == {"?? .gitignore", "?? kept.txt", "!! .cache/x", "?? new/y"}
