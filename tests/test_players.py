@@ -1,18 +1,23 @@
 """What the doctor sees in the two players."""
 
 import warnings
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import Squares, make_gan
 
-from src.callbacks.players import REMEDIES, PlayerBalance, diagnose, spacing
-from src.objectives.losses import Wasserstein
+from src.callbacks.doctor import CAUSES, EARLIEST, diagnose, remedies
+from src.callbacks.players import PlayerBalance, color_spread, finest_power, spacing
+from src.images.augment import InstanceNoise, Translation
+from src.networks import dcgan, resnet
+from src.objectives.losses import Minimax, NonSaturating, Wasserstein, Weighted
+from src.objectives.regularizers import R1
 
 HEALTHY = {
     "accuracy/train": 0.8, "accuracy/held_out": 0.75, "accuracy/fake": 0.7, "overfitting": 0.1, "diversity": 0.9,
-    "gradient": 0.5,
+    "color_diversity": 0.9, "checkerboard": 0.0, "gradient": 0.5,
 }  # fmt: skip
 
 
@@ -21,6 +26,8 @@ HEALTHY = {
     [
         ("overfitting", {"overfitting": 0.8}),
         ("collapse", {"diversity": 0.1}),
+        ("one_hue", {"color_diversity": 0.1}),
+        ("checkerboard", {"checkerboard": 2.0}),
         ("vanishing", {"gradient": 1e-5}),
         ("d_wins", {"accuracy/train": 1.0, "accuracy/fake": 1.0}),
         ("g_wins", {"accuracy/fake": 0.0}),
@@ -29,7 +36,7 @@ HEALTHY = {
 def test_each_ailment_is_told_from_health(ailment, figures):
     assert diagnose(HEALTHY) == []
     assert diagnose(HEALTHY | figures) == [ailment]
-    assert ailment in REMEDIES
+    assert ailment in CAUSES and remedies(ailment, make_gan(), has_best=False)
     if ailment.endswith("wins"):
         assert diagnose(HEALTHY | figures, calibrated=False) == []
 
@@ -82,19 +89,122 @@ def test_the_training_images_themselves_have_all_the_diversity():
     assert PlayerBalance().examine(data, gan)["diversity"] == 1.0
 
 
-def test_a_warning_comes_once_and_is_remembered_in_a_checkpoint():
-    gan, doctor = make_gan(loss=Wasserstein()), PlayerBalance()
-    gan.generator.to_pixels.weight.data.zero_()
-    trainer = Trainer(gan)
-    with pytest.warns(UserWarning, match="step 7: the samples resemble each other"):
+def warnings_of(doctor, trainer, gan):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         doctor.on_validation_end(trainer, gan)
-    again = PlayerBalance()
-    again.load_state_dict(doctor.state_dict())
-    for patient in (doctor, again, PlayerBalance(doctor=False)):
-        with pytest.warns() as said:
-            patient.on_validation_end(trainer, gan)
-            warnings.warn("another", UserWarning, stacklevel=1)
-        assert [str(w.message) for w in said] == ["another"]
+    return [str(warning.message) for warning in said]
+
+
+def collapsed():
+    gan = make_gan(loss=Wasserstein())
+    gan.generator.to_pixels.weight.data.zero_()
+    return gan, Trainer(gan)
+
+
+def test_a_warning_comes_once_and_is_remembered_in_a_checkpoint():
+    (gan, trainer), doctor = collapsed(), PlayerBalance()
+    assert warnings_of(doctor, trainer, gan) == []  # it might be gone by the next time
+    resumed = PlayerBalance()
+    resumed.load_state_dict(deepcopy(doctor.state_dict()))
+    for patient in (doctor, resumed):
+        (said,) = warnings_of(patient, trainer, gan)
+        assert said.startswith("step 7: the samples resemble each other far more") and "\n" not in said
+    resumed.load_state_dict({"said": ["collapse"], "largest_gradient": 1.0})  # as written before `suspected` was
+    for patient in (doctor, resumed, PlayerBalance(doctor=False)):
+        assert warnings_of(patient, trainer, gan) + warnings_of(patient, trainer, gan) == []
+
+
+def test_no_advice_before_it_can_be_known_nor_for_what_comes_and_goes():
+    (gan, trainer), doctor = collapsed(), PlayerBalance()
+    gan.images_seen = EARLIEST - 1
+    for _ in range(3):
+        assert warnings_of(doctor, trainer, gan) == []
+    healthy = make_gan(loss=Wasserstein(), val_images=100)
+    healthy.sample = lambda numbers, condition: Squares().examples("train", 1000)[0][numbers]
+    for patient in (gan, healthy, gan):
+        patient.images_seen, patient.logged = EARLIEST, {}
+        assert warnings_of(doctor, trainer, patient) == []
+    assert len(warnings_of(doctor, trainer, gan)) == 1
+
+
+@pytest.mark.parametrize("ailment", CAUSES)
+def test_what_is_in_use_is_not_recommended(ailment):
+    bare = make_gan(loss=Minimax())
+    used = {
+        "loss": Weighted(NonSaturating(), 1.0),
+        "regularizers": [R1(1.0)],
+        "augment": [InstanceNoise(), Translation()],
+    }
+    equipped = make_gan(**used)
+    before, after = (" ".join(remedies(ailment, gan, False)) for gan in (bare, equipped))
+    assert after
+    for word in (
+        "add src.objectives.regularizers.R1",
+        "src.images.augment.Translation",
+        "src.images.augment.InstanceNoise",
+        "NonSaturating",
+    ):
+        assert word not in after
+    assert "raise the weight of the penalty" not in before and "best.ckpt" not in before + after
+    assert ("best.ckpt" in " ".join(remedies(ailment, bare, True))) == (ailment == "collapse")
+
+
+def test_the_advice_is_one_that_can_be_followed():
+    """R1 is refused beside batch norm in D; transposed convolutions are not in every generator."""
+    normalized = make_gan(discriminator=dcgan.Discriminator((8, 8), 1, num_blocks=2, width=4))
+    assert any("with batch_norm false in D" in remedy for remedy in remedies("collapse", normalized, False))
+    for generator, taken in (
+        (dcgan.Generator((4, 4), 1, width=4), True),
+        (resnet.Generator((4, 4), 1, width=4), False),
+    ):
+        advice = remedies("checkerboard", make_gan(generator=generator), False)
+        assert any("resnet.Generator" in remedy for remedy in advice) == taken
+
+
+def photos(size=(32, 31), number=200, channels=3):
+    """Noise with the falling spectrum of photographs, each image about a colour of its own."""
+    torch.manual_seed(0)
+    spectrum = torch.fft.rfft2(torch.randn(number, channels, *size))
+    y, x = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])
+    images = torch.fft.irfft2(spectrum / (y.square() + x.square()).sqrt().clamp(min=1 / max(size)), s=size)
+    return (0.3 * images / images.std() + 0.4 * torch.randn(number, channels, 1, 1)).clamp(-1, 1)
+
+
+def figures(real, samples):
+    data, gan = Squares(), make_gan(val_images=len(samples))
+    data.examples = lambda split, number: (real, None)
+    gan.sample = lambda numbers, condition: samples
+    gan.judge = lambda x, condition: x[:, 0, 0, 0]
+    return PlayerBalance().examine(data, gan)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_checkerboard_and_a_single_hue_are_told_from_photos(channels):
+    real, samples = photos(channels=channels).chunk(2)
+    i, j = torch.meshgrid(torch.arange(32), torch.arange(31), indexing="ij")
+    harmless = [samples, samples.roll(1, 3), samples + 0.1 * torch.randn_like(samples), samples / 2]
+    for healthy in harmless:
+        values = figures(real, healthy)
+        assert abs(values["checkerboard"]) < 0.8 and values["color_diversity"] > 0.4
+    for pattern in ((i + j) % 2, i % 2, j % 2):
+        values = figures(real, samples + 0.1 * (2.0 * pattern - 1))
+        assert values["checkerboard"] > 1 and diagnose(HEALTHY | {"checkerboard": values["checkerboard"]})
+        assert values["color_diversity"] > 0.4
+    one_hue = samples - samples.mean((2, 3), keepdim=True) + 0.2
+    values = figures(real, one_hue)
+    assert values["color_diversity"] < 0.1 and values["diversity"] > 0.3 and abs(values["checkerboard"]) < 0.8
+    assert diagnose(HEALTHY | {"color_diversity": values["color_diversity"]}) == ["one_hue"]
+
+
+def test_the_figures_of_images_are_their_formulas():
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 5)
+    assert color_spread(images) == pytest.approx((3 * 0.25) ** 0.5)
+    stripes = 0.5 * (1 - 2.0 * (torch.arange(5) % 2)).expand(2, 3, 4, 5)
+    assert finest_power(stripes) == pytest.approx(0.25 + (2 / 255) ** 2)
+    assert finest_power(images) == pytest.approx((2 / 255) ** 2)
+    values = figures(torch.randn(100, 3, 1, 7), torch.randn(100, 3, 1, 7))  # no neighbours in a column
+    assert "diversity" in values and not {"color_diversity", "checkerboard"} & set(values)
 
 
 def test_a_gradient_that_was_not_logged_is_no_ailment():
@@ -104,16 +214,17 @@ def test_a_gradient_that_was_not_logged_is_no_ailment():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*hardly any gradient")
         doctor.on_validation_end(trainer, gan)
-    assert "vanishing" not in doctor.said
+    assert "vanishing" not in doctor.suspected
 
 
 class Trainer:
     sanity_checking = fast_dev_run = False
     is_global_zero = True
     global_step = 7
-    loggers = ()
+    loggers = callbacks = ()
 
     def __init__(self, gan):
         self.datamodule = Squares()
         self.state = SimpleNamespace(fn="fit")
         gan.logged = {"grad_norm/generator": 1.0}
+        gan.images_seen = EARLIEST

@@ -1,4 +1,4 @@
-"""How the two players stand: what the discriminator makes of images it has, and has not, been trained on; a doctor."""
+"""How the two players stand: what the discriminator makes of real and generated images, and how those differ."""
 
 import math
 from typing import Any
@@ -10,19 +10,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from src.callbacks.doctor import CAUSES, EARLIEST, diagnose, remedies
+
 NUM_IMAGES = 1000  # of each kind
 NUM_VALUES = 2**24  # fewer large images: 1,000 of 64x64 in colour, 100 of 256x256
-REMEDIES = {
-    "overfitting": "the discriminator learns the training images by heart: add augmentation, raise the weight of R1,"
-    " or get more data",
-    "collapse": "the samples resemble each other far more than real images do (mode collapse): lower the learning"
-    " rates, add R1 or a gradient penalty, or go back to best.ckpt",
-    "vanishing": "hardly any gradient reaches the generator: use the non-saturating loss, a weaker discriminator or"
-    " instance noise",
-    "d_wins": "the discriminator tells real from generated images without fail: lower its learning rate, add R1 or"
-    " instance noise",
-    "g_wins": "the discriminator takes nearly all generated images for real: raise its learning rate or model.d_steps",
-}
+GREY_LEVEL = 2 / 255  # in [-1, 1]
 
 
 class PlayerBalance(Callback):
@@ -33,23 +25,28 @@ class PlayerBalance(Callback):
 
     Figures: `accuracy/*` and `logits/*`; `overfitting`, the share of the way from training to generated images that
     held-out ones lie on, in logits (r_v of arXiv:2006.06676, Eq. 1: 0 is none, 1 complete); `diversity`, the median
-    distance of a sample to its nearest neighbour among the samples, relative to the same among as many real images.
+    distance of a sample to its nearest neighbour among the samples, relative to the same among as many real images;
+    `color_diversity`, how much their mean colours differ, relative to real images; `checkerboard`, the power of their
+    finest patterns over that of real images, in powers of ten.
 
     Args:
-        doctor: warn, once for each, when a figure passes what is healthy, and name the likely remedy.
+        doctor: warn, once for each, when a figure is not healthy at two validations in a row, after the first 50,000
+            images, and name what may mend it.
     """
 
     def __init__(self, doctor: bool = True):
         self.doctor = doctor
         self.said: list[str] = []
+        self.suspected: list[str] = []  # at the last validation
         self.largest_gradient = 0.0
-        self.real_spacing: dict[int, float] = {}  # of so many
+        self.real: dict[int, tuple[float, float, float]] = {}  # spacing, spread of colours, finest power; of so many
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": self.said, "largest_gradient": self.largest_gradient}
+        return {"said": self.said, "suspected": self.suspected, "largest_gradient": self.largest_gradient}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.said, self.largest_gradient = state_dict["said"], state_dict["largest_gradient"]
+        self.suspected = state_dict.get("suspected", [])  # not in the checkpoints of yesterday
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:
@@ -61,10 +58,14 @@ class PlayerBalance(Callback):
         self.largest_gradient = max(self.largest_gradient, gradient or 0.0)
         if self.doctor and trainer.state.fn == "fit":
             values["gradient"] = 1.0 if gradient is None else gradient / (self.largest_gradient or 1.0)
-            for ailment in diagnose(values, pl_module.loss.calibrated):
-                if ailment not in self.said:
+            found = diagnose(values, pl_module.loss.calibrated) if pl_module.images_seen >= EARLIEST else []
+            has_best = any(getattr(callback, "best_model_path", "") for callback in trainer.callbacks)
+            for ailment in found:
+                if ailment in self.suspected and ailment not in self.said:
                     self.said.append(ailment)
-                    rank_zero_warn(f"step {trainer.global_step}: {REMEDIES[ailment]}")
+                    advice = ", or ".join(remedies(ailment, pl_module, has_best))
+                    rank_zero_warn(f"step {trainer.global_step}: {CAUSES[ailment]}: {advice}")
+            self.suspected = found
 
     def examine(self, data: Any, gan: LightningModule) -> dict[str, float]:
         values = {}
@@ -88,31 +89,42 @@ class PlayerBalance(Callback):
             train, held_out, fake = (values[f"logits/{name}"] for name in ("train", "held_out", "fake"))
             values["overfitting"] = (train - held_out) / max(train - fake, 0.1)
         as_many = min(len(real), len(samples))
-        if as_many not in self.real_spacing:
-            self.real_spacing[as_many] = spacing(real[:as_many])
-        values["diversity"] = spacing(samples[:as_many].cpu()) / max(self.real_spacing[as_many], 1e-6)
+        if as_many not in self.real:
+            self.real[as_many] = look(real[:as_many])
+        (apart, colors, finest), (apart_0, colors_0, finest_0) = look(samples[:as_many].cpu()), self.real[as_many]
+        values["diversity"] = apart / max(apart_0, 1e-6)
+        if are_images(real):
+            values["color_diversity"] = colors / max(colors_0, 1e-6)
+            values["checkerboard"] = math.log10(finest / finest_0)
         return values
 
 
-def diagnose(values: dict[str, float], calibrated: bool = True) -> list[str]:
-    """Keys of `REMEDIES` for what is wrong.
+def look(x: Tensor) -> tuple[float, float, float]:
+    """What samples [n, ...] and real examples are compared by; the last two of images alone."""
+    return spacing(x), *((color_spread(x), finest_power(x)) if are_images(x) else (0.0, 1.0))
 
-    Args:
-        values: figures of `PlayerBalance`, and `gradient`, the norm of the generator's gradient over its largest.
-        calibrated: whether a logit above 0 means "real".
+
+def are_images(x: Tensor) -> bool:
+    """Whether examples are images [n, C, H, W] with neighbouring pixels, not vectors or bags."""
+    return x.ndim == 4 and min(x.shape[2:]) > 1
+
+
+def color_spread(images: Tensor) -> float:
+    """How much the mean colours of images [n, C, H, W] differ: the root of their variance, summed over channels."""
+    return images.mean((2, 3)).var(0, correction=0).sum().sqrt().item()
+
+
+def finest_power(images: Tensor) -> float:
+    """Mean power of images [n, C, H, W] at the Nyquist frequency: of columns, rows and squares of single pixels.
+
+    The artefacts of strided and transposed convolutions keep their phase over the whole image, so that they stand out
+    from textures and noise. A pattern of one grey level, which nobody sees, is added.
     """
-    fooled, caught = values["accuracy/fake"] < 0.05, values["accuracy/fake"] > 0.99
-    return [
-        ailment
-        for ailment, present in {
-            "overfitting": values.get("overfitting", 0.0) > 0.6,  # the target of ADA, arXiv:2006.06676, Section 3.1
-            "collapse": values["diversity"] < 0.3,
-            "vanishing": values["gradient"] < 0.001,
-            "d_wins": calibrated and caught and values["accuracy/train"] > 0.99,
-            "g_wins": calibrated and fooled and values["accuracy/train"] > 0.5,
-        }.items()
-        if present
-    ]
+    height, width = (side // 2 * 2 for side in images.shape[2:])
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    waves = [1 - 2.0 * (phase % 2) for phase in (rows, columns, rows + columns)]
+    even = images[..., :height, :width].double()
+    return sum((even * wave).mean((2, 3)).square().mean().item() for wave in waves) + GREY_LEVEL**2
 
 
 def spacing(x: Tensor) -> float:
