@@ -52,14 +52,13 @@ def remedies(ailment: str, gan: Any, has_best: bool) -> list[str]:
     """
     used = {type(part).__name__ for part in (gan.loss, getattr(gan.loss, "loss", None), *gan.augment.modules())}
     normalized = any(isinstance(module, _BatchNorm) for module in gan.discriminator.modules())
-    penalty = "add src.objectives.regularizers.R1 to model.regularizers" + normalized * ", with batch_norm false in D"
+    penalty = "add R1 to model.regularizers" + normalized * ", with batch_norm false in D"
     stronger = "raise the weight of the penalty in model.regularizers"
-    noise = "add src.images.augment.InstanceNoise to model.augment"
+    noise = "add InstanceNoise to model.augment"
     transposed = any(isinstance(module, nn.ConvTranspose2d) for module in gan.generator.modules())
     known = {
         "overfitting": {
-            "add src.images.augment.Translation to model.augment": not used
-            & {"Translation", "Color", "Cutout", "Adaptive"},
+            "add Translation to model.augment": not used & {"Translation", "Color", "Cutout", "Adaptive"},
             penalty: not gan.regularizers,
             stronger: bool(gan.regularizers),
             "get more data": True,
