@@ -1,4 +1,7 @@
-from src.cli import main
+from src.engine.interrupts import ends_on_interrupt
 
 if __name__ == "__main__":
-    main()
+    with ends_on_interrupt():
+        from src.cli import main  # within: it takes seconds
+
+        main()

@@ -29,8 +29,10 @@ import src.metrics.manifold  # noqa: F401  imported: known by short names, `--da
 from src import __version__
 from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_images
 from src.callbacks.loggers import CSV
+from src.callbacks.monitors import Monitors
 from src.commands.compare import compare
 from src.commands.export import export
+from src.commands.lightning import check_callbacks, check_strategy, reasons, with_atomic_checkpoints
 from src.commands.parser import Parser, versions
 from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
@@ -80,6 +82,7 @@ class CLI(LightningCLI):
                     raise ValueError(f"model.{network}.{fact} follows the data: set --data.{fact} instead")
         check_numbers(self.run.model, "model")
         check_trainer(self.run.trainer)
+        check_strategy(self.run.trainer.strategy)
         named = [Path(str(path)).stem for path in self.run.get("config") or [] if path is not None]
         first = named[0] if named else "gan"
         self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"
@@ -100,7 +103,11 @@ class CLI(LightningCLI):
         for logger in self.wanted:
             if hasattr(logger, "place"):
                 logger.place(self.run.run_dir)
-        return super().instantiate_trainer(logger=[CSV(self.run.run_dir), *self.wanted] if fits else False, **kwargs)
+        kwargs |= {"logger": [CSV(self.run.run_dir), *self.wanted] if fits else False}
+        kwargs["plugins"] = with_atomic_checkpoints(self._get(self.config_init, "trainer").get("plugins"))
+        trainer = super().instantiate_trainer(**kwargs)
+        check_callbacks(trainer.callbacks)
+        return trainer
 
     def before_fit(self) -> None:
         run_dir = Path(self.run.run_dir)
@@ -122,7 +129,7 @@ class CLI(LightningCLI):
         config = self._parser("fit").dump(self.config.fit, skip_none=False)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
-            self.trainer.callbacks.insert(0, KeepConfig(config, facts))
+            self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]
 
     def state_choices(self) -> None:
         """Puts what the networks chose for themselves into the configuration, as if it had been said, and says it."""
@@ -150,7 +157,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            say("", f"{self.trainer.global_step} steps of training")
+            say("", f"{self.trainer.global_step} steps of training", *reasons(self.trainer))
             say_figures(self.model.results)
             commands = ("predict",) if self.model.lacking else ("test", "predict")
             self.show_run(*(f"{command} --ckpt_path {self.checkpoint}" for command in commands))

@@ -191,10 +191,21 @@ class Evaluation(LightningModule):
             self.results += metric.evaluate(self, errors=self.trainer.testing)
         if self.other:
             self.results += self.floor(self.first_metric, self.other)
-        values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
-        self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
+        self.publish({f"{prefix}/{result['name']}": result["value"] for result in self.results})
+
+    def publish(self, curves: dict[str, float]) -> None:
+        """Sends what the first process knows to the loggers and, on all of them, to the callbacks that monitor a curve.
+
+        Straight: each `self.log` costs 0.3 ms at every step, also at those that do not log.
+        """
+        curves = self.trainer.strategy.broadcast(curves)
+        self.trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in curves.items()})
         for logger in self.loggers:
-            logger.log_metrics(values, step=self.global_step)
+            logger.log_metrics(curves, step=self.global_step)
+
+    def figure_names(self) -> list[str]:
+        """The curves of a validation."""
+        return [f"val/{name}" for metric in self.scoring() for name in metric.names]
 
     def floor(self, metric: Metric, other: Metric) -> list[dict[str, Any]]:
         """The samples against the other split, and what held-out real images score, as many generated ones beside."""

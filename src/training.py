@@ -1,11 +1,13 @@
 """How a step is carried out: optimizers, gradients into weights, the noise of a step, curves, checkpoint hooks."""
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -36,13 +38,16 @@ class Training(Evaluation):
         self.check_schedules(schedulers)
         return optimizers, schedulers
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.check_strategy()
+
     def check_schedules(self, schedulers: list, where: str = "") -> None:
         players = [player for player, make in zip("gd", self.scheduler_callables, strict=True) if make]
         for player, scheduler in zip(players, schedulers, strict=True):
             check_length(scheduler, self.trainer.max_steps, f"model.{player}_scheduler{where}")
 
     def on_train_start(self) -> None:
-        self.check_strategy()
         self.check_schedules(self.schedulers(), " in the checkpoint")  # which brings the lengths of its own
         self.clock = (time.perf_counter(), self.images_seen)
         if self.global_step == 0:
@@ -106,7 +111,7 @@ class Training(Evaluation):
         self.curves[("grad_norm/generator", "grad_norm/discriminator")[player]] = norm
 
     def check_strategy(self) -> None:
-        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, ExplicitDDP):
+        if not isinstance(self.trainer.strategy, (SingleDeviceStrategy, ExplicitDDP)):
             raise ValueError(
                 f"{type(self.trainer.strategy).__name__} cannot run the two-player step:"
                 " leave --trainer.strategy at auto"
@@ -132,8 +137,7 @@ class Training(Evaluation):
         return schedulers if isinstance(schedulers, list) else [schedulers]
 
     def log_curves(self) -> None:
-        """Sends the curves to the loggers, straight: each `self.log` costs every step, also those that do not log."""
-        step, (then, seen_then) = self.global_step, self.clock
+        then, seen_then = self.clock
         self.clock = (time.perf_counter(), self.images_seen)
         for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
             self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
@@ -146,10 +150,25 @@ class Training(Evaluation):
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in self.curves.items()}
         self.logged = values
         self.curves.clear()
-        for logger in self.loggers:
-            logger.log_metrics(values, step=step)
+        self.publish(values)
         bar = {"d": values["loss/discriminator"], "g": values["loss/generator"]}
         self.log_dict(bar, prog_bar=True, logger=False)
+
+    def curve_intervals(self) -> dict[str, int]:
+        """The curves of training, and how many steps lie between two values of each, at most."""
+        every = self.trainer.log_every_n_steps
+        names = ["loss/discriminator", "loss/generator", "logits/real", "logits/fake", "images_seen"]
+        names += ["images_per_second", "lr/generator", "lr/discriminator", "grad_norm/discriminator"]
+        if any(weight.requires_grad for weight in self.generator.parameters()):
+            names.append("grad_norm/generator")
+        names += [f"augment/{name}" for name, _ in self.augment.named_buffers() if name.endswith("strength")]
+        intervals = dict.fromkeys(names, every)
+        for penalty in self.regularizers:
+            found = math.lcm(every, penalty.every // math.gcd(penalty.every, self.d_steps))
+            intervals["loss/penalty"] = min(found, intervals.get("loss/penalty", found))
+        for term in self.g_regularizers:
+            intervals[f"loss/{type(term).__name__}"] = math.lcm(every, term.every)
+        return intervals
 
     def on_validation_end(self) -> None:
         self.clock = (time.perf_counter(), self.images_seen)  # images a second are those of training

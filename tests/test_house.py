@@ -28,7 +28,7 @@ ROOMS = {
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},
     "commands": {"gan", "metrics", "data", "callbacks", "engine"},
     "cli": {"gan", "commands", "metrics", "data", "callbacks", "engine"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "engine"},
 }
 
 

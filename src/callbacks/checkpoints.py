@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import threading
 import zipfile
 from contextlib import suppress
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from src import __version__
 from src.engine.distributed import largest
+from src.engine.interrupts import end_at_once, exit_code, handle, tell
 from src.engine.weights import SUFFIX, load_weights
 
 LIBRARIES = ("torch", "torchvision", "lightning")
@@ -113,8 +113,9 @@ def refuse_other_images(checkpoint: dict[str, Any], facts: dict[str, Any]) -> No
 class LastCheckpoint(Checkpoint):
     """Keeps `checkpoints/last.ckpt` of the run folder current, and saves it before the process has to go.
 
-    SIGTERM and SIGUSR1, with which clusters announce an end, let the step (and the validation after it) finish; then
-    the process saves and exits with 128 + the number of the signal: 143 or 138, "start me again with --resume".
+    SIGTERM and SIGUSR1, with which clusters announce an end, and SIGINT (Ctrl-C) let the step (and the validation after
+    it) finish; then the process saves and exits with 128 + the number of the signal: 143, 138 or 130, "start me again
+    with --resume". A second Ctrl-C ends it at once.
 
     Args:
         every_n_steps: steps between two writes; one more at the end of training.
@@ -133,9 +134,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning's handlers save in the middle of a step (SLURM), or wait for processes that do not answer.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, self.note)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            handle(number, self.note)
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         if trainer.is_global_zero:
             for leftover in self.path(trainer).parent.glob(".*.tmp"):  # of a process that was killed
@@ -143,6 +143,9 @@ class LastCheckpoint(Checkpoint):
 
     def note(self, number: int, frame: object) -> None:
         self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(number, end_at_once)
+            tell("SIGINT: ends after this step (and its validation), when it has saved; again: at once, without")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         # A checkpoint stands for all that belongs to its step: where a validation follows, it waits for it.
@@ -164,8 +167,7 @@ class LastCheckpoint(Checkpoint):
             rank_zero_info(
                 f"{name}: saved step {trainer.global_step} in {self.path(trainer)}; --resume goes on from it"
             )
-            # Lightning kills the process that started others when one of these ends with another code than 0.
-            raise SystemExit(128 + number if trainer.local_rank == 0 else 0)
+            raise SystemExit(exit_code(number))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)

@@ -48,12 +48,19 @@ class PlayerBalance(Callback):
         self.said, self.largest_gradient = state_dict["said"], state_dict["largest_gradient"]
         self.suspected = state_dict.get("suspected", [])  # not in the checkpoints of yesterday
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:
+    def curve_names(self, data: Any) -> list[str]:
+        """The curves of a validation."""
+        names = ["logits/fake", "accuracy/fake", "diversity", "logits/train", "accuracy/train"]
+        return names + ["logits/held_out", "accuracy/held_out", "overfitting"] * ("test" in data.splits)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before `on_validation_end`, where callbacks look at the curve that they monitor.
+        if trainer.sanity_checking or trainer.fast_dev_run:
             return
-        values = self.examine(trainer.datamodule, pl_module)
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+        values = self.examine(trainer.datamodule, pl_module) if trainer.is_global_zero else {}
+        pl_module.publish(values)
+        if not trainer.is_global_zero:
+            return
         gradient = pl_module.logged.get("grad_norm/generator")  # not before the first log, nor without a gradient
         self.largest_gradient = max(self.largest_gradient, gradient or 0.0)
         if self.doctor and trainer.state.fn == "fit":

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does nothing, what to take instead
     ("accumulate_grad_batches", 1, "--model.accumulate"),
     ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
+    ("gradient_clip_algorithm", None, "--model.g_clip and --model.d_clip"),
     ("overfit_batches", 0, "a small data set"),
 )
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32

@@ -105,6 +105,6 @@ def subset_of(
 
 
 def ignore_signals(worker: int) -> None:
-    """Leaves the answer to the process that trains: a cluster signals all, and a dead worker would end the step."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Leaves the answer to the process that trains: clusters and Ctrl-C signal all, and a dead worker ends the step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

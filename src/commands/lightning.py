@@ -1,0 +1,79 @@
+"""What of Lightning's own callbacks, strategies and plugins goes with two players, and what to take instead."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch import callbacks as lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
+
+STRATEGIES = ("auto", "ddp", "single_device")
+NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or average and change both players alike
+    lightning.BaseFinetuning: "give a player weights with requires_grad false",
+    lightning.BatchSizeFinder: "--data.batch_size and --model.accumulate; where memory is short, a line names what fits",
+    lightning.GradientAccumulationScheduler: "--model.accumulate",
+    lightning.LearningRateFinder: "short runs with several --model.g_optimizer.lr and --model.d_optimizer.lr",
+    lightning.ModelPruning: "torch.nn.utils.prune on the generator of a finished run, from `src.cli.load`",
+    lightning.SpikeDetection: "--model.on_nonfinite, and the lines of PlayerBalance",
+    lightning.StochasticWeightAveraging: "--model.ema",
+    lightning.WeightAveraging: "--model.ema",
+}
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuses, by its name, a strategy that wraps or shards the model, or whose processes hand nothing back."""
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        raise ValueError(f"--trainer.strategy {strategy} does not go with two players: take auto or ddp")
+
+
+def check_callbacks(callbacks: list[Any]) -> None:
+    """Refuses callbacks that would fail in training, do nothing, or overwrite a checkpoint of the run.
+
+    Raises:
+        ValueError: with what to take instead.
+    """
+    best = [callback for callback in callbacks if isinstance(callback, BestCheckpoint)]
+    if len(best) > 1:
+        raise ValueError("two BestCheckpoint would write the same best.ckpt: take ModelCheckpoint for the second")
+    for callback in callbacks:
+        name = type(callback).__name__
+        for kind, instead in NOT_FOR_TWO_PLAYERS.items():
+            if isinstance(callback, kind):
+                raise ValueError(f"{name} does not go with two players: leave it out, and take {instead}")
+        if isinstance(callback, ModelCheckpoint):
+            if callback._train_time_interval is not None:
+                raise ValueError(f"{name} never saves by time here: take every_n_train_steps for train_time_interval")
+            if callback.save_last:
+                raise ValueError(
+                    f"{name} save_last would write over last.ckpt: leave it out, LastCheckpoint keeps that file"
+                )
+            if callback not in best and Path(callback.filename or "").name in ("best", "last"):
+                raise ValueError(
+                    f"{name} would write over {callback.filename}.ckpt of the run: choose another filename"
+                )
+
+
+def with_atomic_checkpoints(plugins: Any) -> list[Any]:
+    """Plugins of the trainer, the one that writes checkpoints among them.
+
+    Raises:
+        ValueError: another one that writes checkpoints.
+    """
+    plugins = [plugin for plugin in (plugins if isinstance(plugins, list) else [plugins]) if plugin is not None]
+    writers = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
+    for writer in writers:
+        if not isinstance(writer, AtomicCheckpointIO):
+            raise ValueError(
+                f"{type(writer).__name__} cannot keep last.ckpt whole when a process dies: leave it out of"
+                " --trainer.plugins, AtomicCheckpointIO writes the checkpoints"
+            )
+    return plugins if writers else [*plugins, AtomicCheckpointIO()]
+
+
+def reasons(trainer: Trainer) -> list[str]:
+    """Why callbacks ended training before its last step, where they did."""
+    said = [getattr(callback, "stopping_reason_message", None) for callback in trainer.callbacks]
+    return [reason for reason in said if reason] if trainer.should_stop else []
