@@ -259,13 +259,22 @@ def main(args: list[str] | None = None) -> CLI | None:
         if args and args[0] in FUNCTIONS:
             return call(*args)
         return start(CLI, args)
-    except (ValueError, OSError, ArithmeticError, MisconfigurationException, torch.OutOfMemoryError) as error:
+    except (
+        ValueError,
+        OSError,
+        ArithmeticError,
+        ImportError,
+        MisconfigurationException,
+        torch.OutOfMemoryError,
+    ) as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.strerror and error.filename:
             fail(f"{error.filename}: {error.strerror}; correct the path, its permissions, or make space on its disk")
         if isinstance(error, torch.OutOfMemoryError):
             fail(f"out of memory: lower --data.batch_size, or raise --model.accumulate ({error})")
+        if isinstance(error, ImportError):
+            fail(f"{error}: install what is missing, or leave out the option that asks for it")
         if isinstance(error, ArithmeticError):
             fail(f"{error}: a number in the options of a schedule or of the optimizer is out of range; see --debug")
         fail(f"{error}; correct that --trainer option" if isinstance(error, MisconfigurationException) else error)

@@ -1,17 +1,22 @@
 """Pictures, curves and the other things that a run leaves."""
 
 import csv
+import http.server
 import os
 import resource
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import wandb
 from conftest import Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, newest_whole
-from src.callbacks.loggers import CSV, WandB
+from src.callbacks.loggers import CSV, WandB, obstacle
 from src.callbacks.pictures import SampleGrid, grid, to_image
 from src.cli import main
 from src.data.requests import Requests
@@ -124,18 +129,93 @@ def test_a_refused_run_begins_nothing_at_wandb(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_wandb_is_online_only_with_an_account(tmp_path, monkeypatch):
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    assert WandB().offline
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
-    assert not WandB().offline
-    (tmp_path / "netrc").unlink()
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert not WandB().offline
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert WandB().offline
+KEY = "a" * 40
+
+
+@pytest.fixture
+def wandb_home(tmp_path, monkeypatch):
+    """A home where W&B finds nothing, and a process that has never used it."""
+    for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield tmp_path / "home"
+    wandb.teardown()
+
+
+@pytest.fixture
+def server():
+    """Address of a server that refuses every key."""
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize("where", ["environment", "netrc", "settings"])
+def test_wandb_itself_is_asked_for_the_key(where, wandb_home, server, monkeypatch):
+    write(wandb_home / ".config" / "wandb" / "settings", f"[default]\nbase_url = http://{server}\n")
+    assert obstacle().startswith("not logged in")  # and nobody was prompted
+    wandb.teardown()
+    if where == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    elif where == "netrc":  # as `wandb login` writes it
+        write(wandb_home / ".netrc", f"machine {server}\n  login user\n  password {KEY}\n")
+    else:
+        write(
+            wandb_home / ".config" / "wandb" / "settings", f"[default]\nbase_url = http://{server}\napi_key = {KEY}\n"
+        )
+    assert server in obstacle()  # which did not like the key
+
+
+def test_wandb_without_an_answer_is_offline_soon_unless_online_is_insisted_on(wandb_home, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    said = []
+    monkeypatch.setattr("src.callbacks.loggers.rank_zero_info", said.append)
+    log = WandB()
+    log.place("run")
+    start = time.monotonic()
+    log.log_metrics({"a": 1.0}, step=1)
+    log.finalize("success")
+    assert time.monotonic() - start < 30  # 7 s, on a machine that does nothing else
+    (line,) = said
+    assert line.startswith("W&B is offline") and "127.0.0.1" in line and "wandb sync run" in line
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    log = WandB()
+    log.place("other")
+    with pytest.raises(ValueError, match="Weights & Biases: .*127.0.0.1.*WANDB_MODE=offline"):
+        log.log_metrics({"a": 1.0}, step=1)
+    assert not os.path.exists("other")
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_the_mode_of_wandb_is_what_its_settings_say(mode, wandb_home, monkeypatch):
+    write(wandb_home / ".config" / "wandb" / "settings", f"[default]\nmode = {mode}\n")
+    monkeypatch.setattr("src.callbacks.loggers.obstacle", lambda: 1 / 0)  # nobody is asked
+    log = WandB()
+    log.place("run")
+    log.log_metrics({"a": 1.0}, step=1)
+    log.finalize("success")
+    assert [path.name.split("-")[0] for path in Path("run").glob("wandb/*run-*")] == ["offline"] * (mode == "offline")
+    assert os.path.exists("run") == (mode == "offline")
 
 
 def test_checkpoints_are_replaced_whole(tmp_path, monkeypatch):

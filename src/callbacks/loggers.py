@@ -11,6 +11,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
+PATIENCE = 5  # seconds that W&B has for an answer at the start,
+FINISH = 60  # and for what is yet to be uploaded at the end
+
 
 class CSV(Logger):
     """One row a step in `metrics.csv`, complete on disk after every call.
@@ -87,7 +90,9 @@ class CSV(Logger):
 
 
 class WandB(WandbLogger):
-    """Weights & Biases: online when you are logged in, else offline, without a prompt.
+    """Weights & Biases: online when you are logged in and it answers, else offline, without a prompt; one line says so.
+
+    `WANDB_MODE` decides where it is set: with "online" a run that cannot be is refused.
 
     Args:
         project: name of the project there.
@@ -105,11 +110,7 @@ class WandB(WandbLogger):
         tags: list[str] | None = None,
         group: str | None = None,
     ):
-        mode = os.environ.get("WANDB_MODE")
-        self.offline = mode in ("offline", "dryrun") or (mode is None and not _logged_in())
-        super().__init__(
-            project=project, name=name, entity=entity, tags=tags, group=group, offline=self.offline, save_dir="."
-        )
+        super().__init__(project=project, name=name, entity=entity, tags=tags, group=group, save_dir=".")
         self.lost = False
 
     def place(self, run_dir: str) -> None:
@@ -129,29 +130,44 @@ class WandB(WandbLogger):
         return self._experiment or Later(self.begin)
 
     def begin(self) -> Any:
-        if self._experiment is None:
-            # wandb falls back to the system's temporary folder where its own does not exist
-            folder = Path(self._save_dir) / "wandb"
-            folder.mkdir(parents=True, exist_ok=True)
-            if self.offline:
-                os.environ["WANDB_SILENT"] = "true"
-            from wandb.errors import Error
+        """The run, started on first use.
 
-            try:
-                run = super().experiment
-            except (Error, ValueError) as error:  # no key or a wrong one, no answer, settings that it does not know
-                with suppress(OSError):  # a run that was refused leaves no folder behind
-                    folder.rmdir()
-                    folder.parent.rmdir()
-                raise ValueError(
-                    f"Weights & Biases: {error}; `wandb login` or WANDB_MODE=offline, or --trainer.logger false"
-                ) from error
-            (folder / "run_id").write_text(str(run.id))
-            if self.offline:
-                rank_zero_info(
-                    f"W&B is offline (not logged in): `wandb sync {Path(run.dir).parent}` uploads the run later"
-                )
-        return self._experiment
+        Raises:
+            ValueError: settings that W&B does not know, or no way to be online where that is insisted on.
+        """
+        if self._experiment is not None:
+            return self._experiment
+        os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(PATIENCE))
+        import wandb
+        from wandb.errors import Error
+
+        folder = Path(self._save_dir) / "wandb"
+        made = [path for path in (folder, folder.parent) if not path.exists()]
+        try:
+            mode = wandb.setup().settings.mode  # from the environment, and files that `wandb offline` writes
+            without = None
+            if mode != "disabled":
+                without = "WANDB_MODE" if mode in ("offline", "dryrun") else obstacle()
+            if without and os.environ.get("WANDB_MODE") in ("online", "run", "shared"):
+                raise ValueError(without)
+            settings = {"silent": True} if without else {"finish_timeout": FINISH}
+            self._wandb_init |= {"mode": "offline" if without else mode, "settings": wandb.Settings(**settings)}
+            if mode == "disabled":
+                return super().experiment
+            # wandb falls back to the system's temporary folder where its own does not exist
+            folder.mkdir(parents=True, exist_ok=True)
+            run = super().experiment
+        except (Error, ValueError) as error:  # no key or a wrong one, no answer, settings that it does not know
+            with suppress(OSError):  # a run that was refused leaves no folder behind
+                for path in made:
+                    path.rmdir()
+            raise ValueError(
+                f"Weights & Biases: {error}; `wandb login` or WANDB_MODE=offline, or --trainer.logger false"
+            ) from error
+        (folder / "run_id").write_text(str(run.id))
+        if without:
+            rank_zero_info(f"W&B is offline ({without}): `wandb sync {Path(run.dir).parent}` uploads the run later")
+        return run
 
     def unless_lost(self, call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Once begun, a run does not end because W&B does: its service may die, or its disk be full."""
@@ -209,8 +225,16 @@ class Later:
         return getattr(self._begin(), name)
 
 
-def _logged_in() -> bool:
-    from requests.utils import get_netrc_auth
+def obstacle() -> str | None:
+    """Why W&B cannot be online, in its own words; None if it can. Prompts for nothing, and waits `PATIENCE` at most."""
+    import wandb
+    from wandb.errors import AuthenticationError
 
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return bool(os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or get_netrc_auth(host))
+    settings = wandb.setup().settings
+    silent, settings.silent = settings.silent, True
+    try:
+        return None if wandb.login(prompt=False, verify=True) else "not logged in: `wandb login`"
+    except AuthenticationError as error:
+        return str(error)
+    finally:
+        settings.silent = silent

@@ -13,7 +13,7 @@ from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
 STRATEGIES = ("auto", "ddp", "single_device")
 NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or average and change both players alike
     lightning.BaseFinetuning: "give a player weights with requires_grad false",
-    lightning.BatchSizeFinder: "--data.batch_size and --model.accumulate; where memory is short, a line names what fits",
+    lightning.BatchSizeFinder: "--data.batch_size and --model.accumulate, of which a line says what fits",
     lightning.GradientAccumulationScheduler: "--model.accumulate",
     lightning.LearningRateFinder: "short runs with several --model.g_optimizer.lr and --model.d_optimizer.lr",
     lightning.ModelPruning: "torch.nn.utils.prune on the generator of a finished run, from `src.cli.load`",
