@@ -45,6 +45,7 @@ from src.metrics.report import say_figures
 
 BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
+OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
 COMMANDS = ("fit", *EVALUATIONS, *FUNCTIONS)
 

@@ -170,7 +170,8 @@ def write(path, text):
 
 @pytest.mark.parametrize("where", ["environment", "netrc", "settings"])
 def test_wandb_itself_is_asked_for_the_key(where, wandb_home, server, monkeypatch):
-    write(wandb_home / ".config" / "wandb" / "settings", f"[default]\nbase_url = http://{server}\n")
+    settings, lines = wandb_home / ".config" / "wandb" / "settings", f"[default]\nbase_url = http://{server}\n"
+    write(settings, lines)
     assert obstacle().startswith("not logged in")  # and nobody was prompted
     wandb.teardown()
     if where == "environment":

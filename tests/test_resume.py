@@ -14,7 +14,7 @@ from conftest import ROOT, Squares, make_gan, make_trainer
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from src.data.order import StepSampler
 
-KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
+INT, KILL, TERM, USR1 = signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(undisturbed, tmp_path):
     assert f"SIGTERM: saved step 10 in {last.relative_to(tmp_path)}" in log.read_text()
     assert exit_code(tmp_path, fatal=("validation", 1, USR1)) == 128 + USR1
     assert torch.load(last, weights_only=True)["global_step"] == 12
+    assert exit_code(tmp_path, fatal=("step", 2, INT)) == 128 + INT
+    assert torch.load(last, weights_only=True)["global_step"] == 14
     last.write_bytes(last.read_bytes()[:-100])
     assert exit_code(tmp_path, fatal=("validation", 2, KILL)) == -KILL
     assert log.read_text().count("last.ckpt is damaged: going on from run/checkpoints/last-1.ckpt") == 1
@@ -62,7 +64,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(undisturbed, tmp_path):
     [
         ("plain", [("step", 3, KILL), ("features", 5, KILL), ("grid", 5, KILL), ("curves", 5, KILL)]),
         ("bfloat16", [("step", 10, KILL), ("step", 3, USR1)]),
-        ("workers", [("step", 5, KILL), ("step", 3, TERM)]),
+        ("workers", [("step", 5, KILL), ("step", 3, TERM), ("step", 2, INT)]),
     ],
 )
 def test_so_do_others(name, deaths, undisturbed, tmp_path):

@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.enums import LightningEnum
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
+
+# A default of Lightning's that is an Enum (of Timer, for instance) goes into config.yaml as text.
+yaml.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value), yaml.SafeDumper)
 
 STRATEGIES = ("auto", "ddp", "single_device")
 NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or average and change both players alike
@@ -17,6 +22,7 @@ NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or 
     lightning.GradientAccumulationScheduler: "--model.accumulate",
     lightning.LearningRateFinder: "short runs with several --model.g_optimizer.lr and --model.d_optimizer.lr",
     lightning.ModelPruning: "torch.nn.utils.prune on the generator of a finished run, from `src.cli.load`",
+    lightning.OnExceptionCheckpoint: "LastCheckpoint and --resume, which go on from whole steps",
     lightning.SpikeDetection: "--model.on_nonfinite, and the lines of PlayerBalance",
     lightning.StochasticWeightAveraging: "--model.ema",
     lightning.WeightAveraging: "--model.ema",

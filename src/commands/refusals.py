@@ -62,7 +62,8 @@ def check_trainer(trainer: Any) -> None:
 
 
 def meant(match: re.Match) -> str:
-    first, *others = match[1].removeprefix("- ").split(" - ")
+    errors = match[1].removeprefix("- ").split(" - ")
+    first, *others = [error for error in errors if not error.startswith("Does not validate")] or errors  # a union in it
     plain = first.startswith(("Expected a <", "Expected a typing.Literal"))
     others = [other.removeprefix("Expected a ") for other in others if "NoneType" not in other and "path" not in other]
     return ", or ".join([first, *others]) + (match[2] or "").replace(" Given value type", "; given") if plain else first
