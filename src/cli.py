@@ -3,9 +3,7 @@
 import argparse
 import inspect
 import json
-import logging
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
 from src.commands.compare import compare
 from src.commands.export import export
-from src.commands.lightning import check_callbacks, check_strategy, reasons, with_atomic_checkpoints
+from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, with_atomic_checkpoints
 from src.commands.parser import Parser, versions
 from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
@@ -260,14 +258,7 @@ def main(args: list[str] | None = None) -> CLI | None:
         if args and args[0] in FUNCTIONS:
             return call(*args)
         return start(CLI, args)
-    except (
-        ValueError,
-        OSError,
-        ArithmeticError,
-        ImportError,
-        MisconfigurationException,
-        torch.OutOfMemoryError,
-    ) as error:
+    except (*OF_USERS, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.strerror and error.filename:
@@ -302,14 +293,3 @@ def load(path: str, *options: str) -> GAN:
         ValueError: as `read_checkpoint`.
     """
     return start(Loader, ["predict", "--ckpt_path", path, *options]).model.eval()
-
-
-def quieten() -> None:
-    """Drops what Lightning says to everybody and that does not hold here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
-    for message in (
-        "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",
-        "Checkpoint directory", "sync_dist=True", "pre-optimization",
-        "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
-    ):  # fmt: skip
-        warnings.filterwarnings("ignore", f".*{message}")

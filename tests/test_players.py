@@ -92,7 +92,7 @@ def test_the_training_images_themselves_have_all_the_diversity():
 def warnings_of(doctor, trainer, gan):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        doctor.on_validation_end(trainer, gan)
+        doctor.on_validation_epoch_end(trainer, gan)
     return [str(warning.message) for warning in said]
 
 
@@ -213,7 +213,7 @@ def test_a_gradient_that_was_not_logged_is_no_ailment():
     gan.logged = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*hardly any gradient")
-        doctor.on_validation_end(trainer, gan)
+        doctor.on_validation_epoch_end(trainer, gan)
     assert "vanishing" not in doctor.suspected
 
 
@@ -226,5 +226,6 @@ class Trainer:
     def __init__(self, gan):
         self.datamodule = Squares()
         self.state = SimpleNamespace(fn="fit")
+        gan.publish = lambda values: None
         gan.logged = {"grad_norm/generator": 1.0}
         gan.images_seen = EARLIEST

@@ -153,6 +153,7 @@ class WandB(WandbLogger):
             settings = {"silent": True} if without else {"finish_timeout": FINISH}
             self._wandb_init |= {"mode": "offline" if without else mode, "settings": wandb.Settings(**settings)}
             if mode == "disabled":
+                self._wandb_init["dir"] = None
                 return super().experiment
             # wandb falls back to the system's temporary folder where its own does not exist
             folder.mkdir(parents=True, exist_ok=True)

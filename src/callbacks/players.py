@@ -51,6 +51,7 @@ class PlayerBalance(Callback):
     def curve_names(self, data: Any) -> list[str]:
         """The curves of a validation."""
         names = ["logits/fake", "accuracy/fake", "diversity", "logits/train", "accuracy/train"]
+        names += ["color_diversity", "checkerboard"] * are_images(data.examples("train", 1)[0])
         return names + ["logits/held_out", "accuracy/held_out", "overfitting"] * ("test" in data.splits)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,7 @@
 """What of Lightning's own callbacks, strategies and plugins goes with two players, and what to take instead."""
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,14 @@ def reasons(trainer: Trainer) -> list[str]:
     """Why callbacks ended training before its last step, where they did."""
     said = [getattr(callback, "stopping_reason_message", None) for callback in trainer.callbacks]
     return [reason for reason in said if reason] if trainer.should_stop else []
+
+
+def quieten() -> None:
+    """Drops what Lightning says to everybody and that does not hold here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    for message in (
+        "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",
+        "Checkpoint directory", "sync_dist=True", "pre-optimization",
+        "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", f".*{message}")
