@@ -83,8 +83,8 @@ class GoingOn(Callback):
                 fits = needed == there if optimizer in told else needed <= there
                 if not fits:
                     raise ValueError(
-                        f"{listed(told)}: the optimizer of the run keeps {', '.join(sorted(there))} in the checkpoint, this"
-                        f" one {', '.join(sorted(needed)) or 'nothing'}; leave that out, or train anew in another --run_dir"
+                        f"{listed(told)}: the checkpoint keeps {', '.join(sorted(there))}, this optimizer"
+                        f" {', '.join(sorted(needed)) or 'nothing'}; leave that out, or train anew in another --run_dir"
                     )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
