@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import src.data.digits
 import src.data.folder
@@ -30,6 +30,7 @@ import src.metrics.manifold  # noqa: F401  imported: known by short names, `--da
 from src import __version__
 from src.callbacks.checkpoints import KeepConfig, refuse_other_images
 from src.callbacks.loggers import CSV
+from src.commands.choices import state_choices
 from src.commands.compare import compare
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
@@ -122,7 +123,7 @@ class CLI(LightningCLI):
             raise ValueError(
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
-        self.state_choices()
+        state_choices(self.run.model, self.model, self.datamodule.image_size, but=FACTS)
         config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False)) | {"resume": False}
         if path:
             if Path(path).suffix == SUFFIX:
@@ -135,19 +136,6 @@ class CLI(LightningCLI):
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             self.trainer.callbacks.insert(0, KeepConfig(yaml.safe_dump(config, sort_keys=False), facts))
-
-    def state_choices(self) -> None:
-        """Puts what the networks chose for themselves into the configuration, as if it had been said, and says it."""
-        chosen = []
-        for player in ("generator", "discriminator"):
-            options = self.run.model[player].get("init_args", {})
-            for option in [name for name, value in options.items() if value is None and name not in FACTS]:
-                if (choice := getattr(getattr(self.model, player), option, None)) is not None:
-                    options[option] = choice
-                    chosen.append(f"{player}.{option} {choice}")
-        if chosen:
-            height, width = self.datamodule.image_size
-            rank_zero_info(f"chosen for images of {height}x{width}, see config.yaml: {', '.join(chosen)}")
 
     def check_images(self) -> dict[str, Any]:
         checkpoint = read_checkpoint(self.run.ckpt_path)
