@@ -10,11 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import src.data.digits
 import src.data.folder
@@ -25,17 +26,22 @@ import src.metrics.inception_score
 import src.metrics.kernel
 import src.metrics.manifold  # noqa: F401  imported: known by short names, `--data ImageFolder`
 from src import __version__
-from src.callbacks.checkpoints import KeepConfig, newest_whole, refuse_other_images
+from src.callbacks.checkpoints import KeepConfig, refuse_other_images
 from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
+from src.commands.choices import state_choices
 from src.commands.compare import compare
+from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
-from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, with_atomic_checkpoints
+from src.commands.going_on import GoingOn
+from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons
+from src.commands.names import renewed
 from src.commands.parser import Parser, versions
 from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
-from src.commands.remembered import EVALUATIONS, complete
+from src.commands.remembered import EVALUATIONS, complete, run_folder
 from src.commands.score import score
+from src.commands.seeds import seed_of
 from src.commands.trainer import Trainer
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
@@ -60,7 +66,7 @@ class CLI(LightningCLI):
             for fact in FACTS:
                 target = f"model.{network}.init_args.{fact}"
                 parser.link_arguments(f"data.{fact}", target, apply_on="instantiate")
-        parser.link_arguments("seed_everything", "model.seed", compute_fn=lambda seed: int(seed or 0))
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
@@ -68,6 +74,10 @@ class CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning reads the whole file here for hyperparameters; `remembered` has the configuration."""
+
+    def _set_seed(self) -> None:
+        self.run.seed_everything = self.run.model.seed = seed_of(self.run, self.subcommand)
+        super()._set_seed()
 
     @property
     def run(self) -> Any:
@@ -82,9 +92,8 @@ class CLI(LightningCLI):
         check_numbers(self.run.model, "model")
         check_trainer(self.run.trainer)
         check_strategy(self.run.trainer.strategy)
-        named = [Path(str(path)).stem for path in self.run.get("config") or [] if path is not None]
-        first = named[0] if named else "gan"
-        self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"
+        named = [str(path) for path in self.run.get("config") or [] if path is not None]
+        self.run.run_dir = run_folder(self.run.run_dir, self.run.trainer.default_root_dir, named)
         self.run.trainer.default_root_dir = self.run.run_dir
         if self.subcommand in ("fit", "test"):
             check_writable(self.run.run_dir, "--run_dir")
@@ -96,52 +105,43 @@ class CLI(LightningCLI):
             raise ValueError(f"{error}: correct the options of --model, --data or --trainer that ask for it") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        wanted = self._get(self.config_init, "trainer").get("logger")
+        given = self._get(self.config_init, "trainer")
+        wanted = given.get("logger")
         self.wanted = [] if wanted in (None, True, False) else wanted if isinstance(wanted, list) else [wanted]
-        fits = self.subcommand == "fit"
         for logger in self.wanted:
             if hasattr(logger, "place"):
                 logger.place(self.run.run_dir)
-        kwargs |= {"logger": [CSV(self.run.run_dir), *self.wanted] if fits else False}
-        kwargs["plugins"] = with_atomic_checkpoints(self._get(self.config_init, "trainer").get("plugins"))
-        trainer = super().instantiate_trainer(**kwargs)
+        fits = self.subcommand == "fit"
+        if fits:
+            say_what_is_missing(given, BASE)
+        loggers = [CSV(self.run.run_dir), *self.wanted] if fits else False
+        trainer = super().instantiate_trainer(logger=loggers, **with_essentials(given), **kwargs)
         check_callbacks(trainer.callbacks)
         return trainer
 
     def before_fit(self) -> None:
         run_dir = Path(self.run.run_dir)
-        last = newest_whole(run_dir / "checkpoints") if self.run.resume else None
+        path = self.run.ckpt_path
+        inside = path is not None and Path(path).resolve().is_relative_to(run_dir.resolve())
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
-        given = self.run.ckpt_path
-        inside = given is not None and Path(given).resolve().is_relative_to(run_dir.resolve())
-        if last:
-            self.run.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last)
-        elif begun and not self.run.resume and not inside and rank_zero_only.rank == 0:
+        if begun and not self.run.resume and not inside and rank_zero_only.rank == 0:
             raise ValueError(
                 f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
             )
-        if self.run.ckpt_path:
-            if Path(self.run.ckpt_path).suffix == SUFFIX:
-                raise ValueError(f"{self.run.ckpt_path} holds weights alone: `fit` goes on from a .ckpt")
-            self.trainer.loggers[0].resume(self.check_images()["global_step"])
-        self.state_choices()
-        config = self._parser("fit").dump(self.config.fit, skip_none=False)
+        state_choices(self.run.model, self.model, self.datamodule.image_size, but=FACTS)
+        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False)) | {"resume": False}
+        if path:
+            if Path(path).suffix == SUFFIX:
+                raise ValueError(f"{path} holds weights alone: `fit` goes on from a .ckpt")
+            checkpoint = self.check_images()
+            old = yaml.safe_load(renewed(checkpoint["config"]))
+            self.trainer.callbacks.insert(0, GoingOn(self.model, checkpoint, old, config))
+            if inside:  # the run as a whole began where it began
+                config["ckpt_path"] = old["ckpt_path"]
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
+            config = yaml.safe_dump(config, sort_keys=False)
             self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]
-
-    def state_choices(self) -> None:
-        """Puts what the networks chose for themselves into the configuration, as if it had been said, and says it."""
-        chosen = []
-        for player in ("generator", "discriminator"):
-            options = self.run.model[player].get("init_args", {})
-            for option in [name for name, value in options.items() if value is None and name not in FACTS]:
-                if (choice := getattr(getattr(self.model, player), option, None)) is not None:
-                    options[option] = choice
-                    chosen.append(f"{player}.{option} {choice}")
-        if chosen:
-            height, width = self.datamodule.image_size
-            rank_zero_info(f"chosen for images of {height}x{width}, see config.yaml: {', '.join(chosen)}")
 
     def check_images(self) -> dict[str, Any]:
         checkpoint = read_checkpoint(self.run.ckpt_path)
@@ -208,7 +208,8 @@ class CLI(LightningCLI):
         here = Path(sys.prefix).resolve()
         inside = here != Path(sys.base_prefix).resolve() and here.is_relative_to(Path.cwd())
         python = here.relative_to(Path.cwd()) / "bin" / "python" if inside else "python"
-        say("Try next:", *(f"  {python} -m src {command}" for command in commands))
+        if self.checkpoint.exists():
+            say("Try next:", *(f"  {python} -m src {command}" for command in commands))
 
 
 def say(*lines: str) -> None:

@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from src.callbacks.monitors import check, validation_interval
 from src.cli import main
-from src.commands.lightning import STRATEGIES, check_callbacks, check_strategy, with_atomic_checkpoints
+from src.commands.essentials import with_essentials
+from src.commands.lightning import STRATEGIES, check_callbacks, check_strategy
 
 # A new one in `lightning.pytorch.callbacks` fails the test below until somebody decides.
 WORK = {
@@ -143,11 +144,11 @@ def test_a_checkpoint_that_would_be_lost_is_refused(callbacks, said):
 
 def test_checkpoints_stay_atomic_beside_other_plugins():
     batch_norm = TorchSyncBatchNorm()
-    first, writer = with_atomic_checkpoints(batch_norm)
+    first, writer = with_essentials({"plugins": batch_norm})["plugins"]
     assert first is batch_norm and isinstance(writer, AtomicCheckpointIO)
-    assert len(with_atomic_checkpoints([AtomicCheckpointIO()])) == 1
+    assert len(with_essentials({"plugins": [AtomicCheckpointIO()]})["plugins"]) == 1
     with pytest.raises(ValueError, match="AsyncCheckpointIO.*AtomicCheckpointIO writes"):
-        with_atomic_checkpoints([AsyncCheckpointIO()])
+        with_essentials({"plugins": [AsyncCheckpointIO()]})
 
 
 # ------------------------------------------------------------------------------------------------------- curves

@@ -243,6 +243,9 @@ class KeepConfig(Callback):
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.config)
+        for logger in trainer.loggers:
+            if hasattr(logger, "resume"):
+                logger.resume(trainer.global_step)
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

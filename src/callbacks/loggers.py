@@ -1,6 +1,7 @@
 """Where curves go: a CSV file, always, and Weights & Biases unless switched off."""
 
 import csv
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,8 +43,16 @@ class CSV(Logger):
 
     @rank_zero_only
     def resume(self, step: int) -> None:
-        """Takes up the rows of an earlier process, except those after `step`, which come again."""
-        if self.path.is_file():
+        """Takes up the rows of an earlier process, except those after `step`, which come again.
+
+        Where training begins anew the file is kept under another name.
+        """
+        if self.path.is_file() and step == 0:
+            others = (self.path.with_stem(f"{self.path.stem}-{number}") for number in itertools.count(1))
+            kept = next(path for path in others if not path.exists())
+            os.replace(self.path, kept)
+            rank_zero_info(f"no checkpoint to go on from: training begins anew, the curves so far are kept in {kept}")
+        elif self.path.is_file():
             with open(self.path, newline="") as file:
                 whole = (line for line in file if line.endswith("\n"))  # a process may have died while it wrote
                 reader = csv.DictReader(whole)

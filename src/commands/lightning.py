@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.enums import LightningEnum
 
-from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
+from src.callbacks.checkpoints import BestCheckpoint
 
 # A default of Lightning's that is an Enum (of Timer, for instance) goes into config.yaml as text.
 yaml.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value), yaml.SafeDumper)
@@ -62,23 +61,6 @@ def check_callbacks(callbacks: list[Any]) -> None:
                 raise ValueError(
                     f"{name} would write over {callback.filename}.ckpt of the run: choose another filename"
                 )
-
-
-def with_atomic_checkpoints(plugins: Any) -> list[Any]:
-    """Plugins of the trainer, the one that writes checkpoints among them.
-
-    Raises:
-        ValueError: another one that writes checkpoints.
-    """
-    plugins = [plugin for plugin in (plugins if isinstance(plugins, list) else [plugins]) if plugin is not None]
-    writers = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
-    for writer in writers:
-        if not isinstance(writer, AtomicCheckpointIO):
-            raise ValueError(
-                f"{type(writer).__name__} cannot keep last.ckpt whole when a process dies: leave it out of"
-                " --trainer.plugins, AtomicCheckpointIO writes the checkpoints"
-            )
-    return plugins if writers else [*plugins, AtomicCheckpointIO()]
 
 
 def reasons(trainer: Trainer) -> list[str]:

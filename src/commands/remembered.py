@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,24 +11,32 @@ from typing import Any
 
 import yaml
 
+from src.callbacks.checkpoints import newest_whole
 from src.commands.names import renewed
 from src.commands.refusals import fail
 from src.engine.weights import read_checkpoint
 
 EVALUATIONS = ("validate", "test", "predict")
+OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
 
 
-def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
+def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = frozenset()) -> list[str]:
     """The arguments that stand for what a checkpoint remembers; whatever follows them on the command line wins.
+
+    `fit` takes the whole configuration, but for what belongs to a machine and not to a run: `OF_THE_MACHINE`.
 
     Args:
         subcommand: that they are for.
         path: of the checkpoint.
         same_run: whether its run folder is meant.
+        but: options that are left out, `trainer.callbacks` for instance.
     """
     checkpoint = read_checkpoint(path)
     whole = parsed(checkpoint["config"], f"the configuration in {path}")
-    config = {key: value for key, value in whole.items() if key in ("seed_everything", "model", "data")}
+    sections = ("seed_everything", "model", "data", "trainer")[: None if subcommand == "fit" else 3]
+    config = {key: value for key, value in whole.items() if key in sections}
+    for option in (*but, *(f"trainer.{name}" for name in OF_THE_MACHINE)):
+        leave_out(config, option.split("."))
     check_classes(config, path)
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
@@ -56,6 +65,19 @@ def check_classes(config: Any, path: str) -> None:
         check_classes(inner, path)
 
 
+def leave_out(config: Any, option: list[str]) -> None:
+    """Removes an option, which may be one of a class, from a configuration."""
+    first, *others = option
+    if isinstance(config, dict) and first not in config:
+        config = config.get("init_args")
+    if not isinstance(config, dict) or first not in config:
+        return
+    if others:
+        leave_out(config[first], others)
+    else:
+        del config[first]
+
+
 def parsed(text: str | bytes, name: str) -> dict[str, Any]:
     """A configuration from YAML text.
 
@@ -72,21 +94,66 @@ def parsed(text: str | bytes, name: str) -> dict[str, Any]:
     return config
 
 
+def appended_to(config: Any, before: str = "") -> set[str]:
+    """Options that a configuration appends to, `callbacks+` for instance."""
+    if not isinstance(config, dict):
+        return set()
+    found = {before + key.removesuffix("+") for key in config if str(key).endswith("+")}
+    return found.union(*(appended_to(value, f"{before}{key}.") for key, value in config.items()))
+
+
+def spelled(args: list[str]) -> list[str]:
+    """`--resume` with and without a value, and what Python and sweeps write for `null`."""
+    args = [re.sub(r"(?<==)None$", "null", renewed(arg)) if arg.startswith("--") else renewed(arg) for arg in args]
+    result = []
+    for arg, following in zip(args, [*args[1:], ""], strict=False):
+        if arg == "--resume" and following.lower() not in ("true", "false"):
+            arg = "--resume=true"
+        result.append("null" if arg == "None" else arg)
+    return result
+
+
+def run_folder(run_dir: str | None, root: str | None, configs: list[str]) -> str:
+    """Folder of a run: as it is called, that of the Trainer, or one that is named after the first configuration."""
+    return run_dir or root or f"runs/{Path(configs[0]).stem if configs else 'gan'}"
+
+
 def complete(args: list[str]) -> list[str]:
-    """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
+    """Puts what a checkpoint remembers in front of what the command line and its `--config` say.
+
+    With `--resume` a list that these append to (`callbacks+`) is made anew: the same command makes the same list.
+    """
     if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
         return args
+    subcommand, *args = args[0], *spelled(args[1:])
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.error = partial(fail, code=2)
-    peek.add_argument("--ckpt_path")
+    for option in ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume"):
+        peek.add_argument(option, type=lambda value: None if value == "null" else value)
     peek.add_argument("-c", "--config", action="append", default=[])
     known, _ = peek.parse_known_args(args)
+    configs = []
     for path in known.config:
         if not Path(path).is_file():
             raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
-        parsed(Path(path).read_bytes(), path)
-    if known.ckpt_path is None and args[0] in EVALUATIONS:
-        raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
-    same_run = args[0] in EVALUATIONS or not known.config
-    first = remembered(args[0], known.ckpt_path, same_run) if known.ckpt_path else []
-    return [args[0], *first, *("--resume=true" if arg == "--resume" else renewed(arg) for arg in args[1:])]
+        configs.append(parsed(Path(path).read_bytes(), path))
+    if known.ckpt_path is None and subcommand in EVALUATIONS:
+        raise ValueError(f"{subcommand} needs --ckpt_path FILE: without one it would use random weights")
+    same_run = subcommand in EVALUATIONS or not known.config
+    first = remembered(subcommand, known.ckpt_path, same_run) if known.ckpt_path else []
+    resume = known.resume or next((config["resume"] for config in configs[::-1] if "resume" in config), False)
+    if subcommand == "fit" and str(resume).lower() == "true":
+        config = {}
+        for above in (*(yaml.safe_load(text) for text in first[1:]), *configs):
+            config |= {"root": (above.get("trainer") or {}).get("default_root_dir") or config.get("root")}
+            config |= {"run_dir": above.get("run_dir") or config.get("run_dir")}
+        root = getattr(known, "trainer.default_root_dir") or config.get("root")
+        run_dir = run_folder(known.run_dir or config.get("run_dir"), root, known.config)
+        last = newest_whole(Path(run_dir) / "checkpoints")
+        args += ["--run_dir", run_dir]
+        if last:
+            added = {re.split(r"\+?=|\+$", arg)[0] for arg in args if re.match(r"--[\w.]+\+(=|$)", arg)}
+            but = {name.removeprefix("--") for name in added}.union(*map(appended_to, configs))
+            first += remembered(subcommand, str(last), False, but)
+            args += ["--ckpt_path", str(last)]
+    return [subcommand, *first, *args]

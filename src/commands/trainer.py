@@ -10,6 +10,29 @@ from src.commands.refusals import check_writable
 
 
 class Trainer(pl.Trainer):
+    def __init__(
+        self,
+        *args: Any,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Lightning's annotations reach the parser as float first: a limit of 1 batch became 1.0, which is all of them.
+        """Train and evaluate.
+
+        Args:
+            limit_train_batches: batches of an epoch, as a number (1) or as a share (1.0).
+            limit_val_batches: batches of a validation, as a number or as a share.
+            limit_test_batches: batches of a test, as a number or as a share.
+            limit_predict_batches: batches of a prediction, as a number or as a share.
+        """
+        super().__init__(
+            *args, limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches, limit_predict_batches=limit_predict_batches, **kwargs,
+        )  # fmt: skip
+
     def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
         """Train, and keep everything in the run folder.
 
