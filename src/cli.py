@@ -36,7 +36,7 @@ from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import EVALUATIONS, complete
 from src.commands.score import score
-from src.commands.trainer import Trainer
+from src.commands.trainer import Trainer, settle_precision
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
 from src.metrics.report import say_figures
@@ -82,6 +82,7 @@ class CLI(LightningCLI):
         check_numbers(self.run.model, "model")
         check_trainer(self.run.trainer)
         check_strategy(self.run.trainer.strategy)
+        settle_precision(self.run.trainer, says=self.subcommand == "fit")
         named = [Path(str(path)).stem for path in self.run.get("config") or [] if path is not None]
         first = named[0] if named else "gan"
         self.run.run_dir = self.run.run_dir or self.run.trainer.default_root_dir or f"runs/{first}"

@@ -1,15 +1,32 @@
 """The Trainer whose methods are the commands: their arguments and docstrings are the options and their help."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.callbacks.predictions import PredictionWriter
 from src.commands.refusals import check_writable
+from src.engine import precision
+
+# Those that end in -true, but for 32-true, are refused with the remedy by `check_trainer`.
+Precision = (
+    Literal[32, 16]
+    | Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", "16-true", "bf16-true", "64-true"]
+)
 
 
 class Trainer(pl.Trainer):
+    """Lightning's, where `precision` may be `auto`.
+
+    Args:
+        precision: of the arithmetic; "auto" is bf16-mixed where that is faster (src/engine/precision.py), else 32-true.
+    """
+
+    def __init__(self, *, precision: Precision | None = None, **kwargs: Any):
+        super().__init__(precision=precision, **kwargs)
+
     def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
         """Train, and keep everything in the run folder.
 
@@ -63,3 +80,16 @@ class Trainer(pl.Trainer):
         check_writable(output, "--output")
         self.callbacks.append(PredictionWriter(output, columns))
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+
+
+def settle_precision(options: Any, says: bool) -> None:
+    """Puts what `auto` stands for on this machine in its place, so that config.yaml holds it.
+
+    Args:
+        options: of the Trainer; changed in place.
+        says: whether to print what was taken, and why.
+    """
+    if options.precision == "auto":
+        options.precision, why = precision.automatic(str(options.accelerator))
+        if says and rank_zero_only.rank == 0:
+            print(f"trainer.precision auto: {options.precision}, since {why}", flush=True)
