@@ -49,6 +49,15 @@ def test_sample_grids_follow_the_run(tmp_path):
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
 
+def test_grids_come_early_at_doubling_steps(tmp_path):
+    """A run that does not learn is seen long before the first of the regular grids; none is drawn twice."""
+    sampled = SampleGrid(every_n_steps=200, num_images=4)
+    drawn = []
+    sampled.draw = lambda trainer, model: drawn.append(trainer.global_step)
+    fit(tmp_path, data=Squares(), max_steps=400, callbacks=[sampled])
+    assert drawn == [64, 128, 200, 400]
+
+
 def test_drawing_a_grid_does_not_change_the_training(tmp_path):
     states = []
     for callbacks in ([], [SampleGrid(every_n_steps=1)], [LastCheckpoint(every_n_steps=1)]):

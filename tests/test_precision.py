@@ -4,10 +4,13 @@ from functools import partial
 
 import pytest
 import torch
+import yaml
 from conftest import Squares, fit, make_gan, make_trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch.nn.utils import parameters_to_vector
 
+from src.cli import main
+from src.engine import precision
 from src.networks.classical import Gaussian
 from src.objectives.regularizers import R1
 
@@ -99,3 +102,43 @@ def test_precisions_on_a_gpu(tmp_path, precision):
     before = weights(gan.generator)
     fit(tmp_path, gan, max_steps=20, accelerator="gpu", devices=1, precision=precision)
     assert torch.isfinite(weights(gan.generator)).all() and not torch.equal(weights(gan.generator).cpu(), before)
+
+
+@pytest.mark.parametrize(
+    "accelerator, gpu, cpu, expected",
+    [
+        ("auto", None, {"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed"),
+        ("auto", None, {"amx_bf16": False, "avx512_bf16": True}, "32-true"),  # slower than float32 there
+        ("auto", None, {}, "32-true"),  # another architecture
+        ("auto", True, {}, "bf16-mixed"),
+        ("gpu", False, {"amx_bf16": True}, "32-true"),
+        ("cpu", True, {}, "32-true"),
+        ("cpu", False, {"amx_bf16": True}, "bf16-mixed"),
+        ("mps", None, {"amx_bf16": True}, "32-true"),
+    ],
+)
+def test_automatic_precision_asks_the_device_that_computes(monkeypatch, accelerator, gpu, cpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: gpu or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "the GPU")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    found, why = precision.automatic(accelerator)
+    assert found == expected
+    assert ("the GPU" in why) == (gpu is not None and accelerator != "cpu")
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_a_run_with_automatic_precision_says_and_keeps_the_plain_one(monkeypatch, tiny_config, tmp_path, capfd, amx):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    taken = "bf16-mixed" if amx else "32-true"
+    args = ["fit", "--config", str(tiny_config), "--trainer.precision", "auto"]
+    main([*args, "--run_dir", str(tmp_path / "auto")])
+    assert (
+        f"trainer.precision auto: {taken}, since this processor has {'' if amx else 'no '}AMX" in capfd.readouterr().out
+    )
+    assert yaml.safe_load((tmp_path / "auto" / "config.yaml").read_text())["trainer"]["precision"] == taken
+
+    main([*args, "--trainer.precision", "bf16-mixed", "--run_dir", str(tmp_path / "said")])  # what is said wins
+    assert "precision auto" not in capfd.readouterr().out
+    assert yaml.safe_load((tmp_path / "said" / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"

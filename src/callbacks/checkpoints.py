@@ -122,7 +122,7 @@ class LastCheckpoint(Checkpoint):
         keep: how many are kept: `last.ckpt`, and `last-1.ckpt` and so on before it, should it be damaged.
     """
 
-    def __init__(self, every_n_steps: int = 1000, keep: int = 2):
+    def __init__(self, every_n_steps: int = 500, keep: int = 2):
         if every_n_steps < 1:
             raise ValueError(f"LastCheckpoint every_n_steps must be at least 1, got {every_n_steps}")
         if not 1 <= keep <= 10:

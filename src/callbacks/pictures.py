@@ -49,7 +49,8 @@ class SampleGrid(Callback):
     Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; Weights & Biases gets them too.
 
     Args:
-        every_n_steps: steps between two grids; one more is written at the end.
+        every_n_steps: steps between two grids; before the first of them come grids at 64, 128, 256, ... steps, to see
+            early whether it learns, and one more is written at the end.
         num_images: images in a grid.
     """
 
@@ -65,12 +66,16 @@ class SampleGrid(Callback):
             self.save(trainer, grid(torch.from_numpy(trainer.datamodule.split("train")[0][drawn])), "real")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        if self.is_due(trainer.global_step):
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step % self.every_n_steps and not trainer.fast_dev_run:
+        if not self.is_due(trainer.global_step) and not trainer.fast_dev_run:
             self.draw(trainer, pl_module)
+
+    def is_due(self, step: int) -> bool:
+        early = 64 <= step < self.every_n_steps and step.bit_count() == 1
+        return early or step % self.every_n_steps == 0
 
     @rank_zero_only
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:

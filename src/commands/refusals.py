@@ -16,7 +16,7 @@ OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does not
     ("gradient_clip_algorithm", None, "--model.g_clip and --model.d_clip"),
     ("overfit_batches", 0, "a small data set"),
 )
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32
+PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32
 
 
 def check_writable(folder: str, option: str) -> None:

@@ -1,35 +1,46 @@
 """The Trainer whose methods are the commands: their arguments and docstrings are the options and their help."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.callbacks.predictions import PredictionWriter
 from src.commands.refusals import check_writable
+from src.engine import precision
+
+# Those that end in -true, but for 32-true, are refused with the remedy by `check_trainer`.
+Precision = (
+    Literal[32, 16]
+    | Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", "16-true", "bf16-true", "64-true"]
+)
 
 
 class Trainer(pl.Trainer):
+    """Lightning's, where `precision` may be `auto`, and a limit of 1 is one batch.
+
+    Args:
+        precision: of the arithmetic; "auto" is bf16-mixed where that is faster (src/engine/precision.py), else 32-true.
+        limit_train_batches: batches of an epoch, as a number (1) or as a share (1.0).
+        limit_val_batches: batches of a validation, as a number or as a share.
+        limit_test_batches: batches of a test, as a number or as a share.
+        limit_predict_batches: batches of a prediction, as a number or as a share.
+    """
+
+    # Lightning's annotations reach the parser as float first: a limit of 1 batch became 1.0, which is all of them.
     def __init__(
         self,
         *args: Any,
+        precision: Precision | None = None,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
         limit_predict_batches: int | float | None = None,
         **kwargs: Any,
-    ) -> None:
-        # Lightning's annotations reach the parser as float first: a limit of 1 batch became 1.0, which is all of them.
-        """Train and evaluate.
-
-        Args:
-            limit_train_batches: batches of an epoch, as a number (1) or as a share (1.0).
-            limit_val_batches: batches of a validation, as a number or as a share.
-            limit_test_batches: batches of a test, as a number or as a share.
-            limit_predict_batches: batches of a prediction, as a number or as a share.
-        """
+    ):
         super().__init__(
-            *args, limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches,
+            *args, precision=precision, limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches, limit_predict_batches=limit_predict_batches, **kwargs,
         )  # fmt: skip
 
@@ -86,3 +97,16 @@ class Trainer(pl.Trainer):
         check_writable(output, "--output")
         self.callbacks.append(PredictionWriter(output, columns))
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+
+
+def settle_precision(options: Any, says: bool) -> None:
+    """Puts what `auto` stands for on this machine in its place, so that config.yaml holds it.
+
+    Args:
+        options: of the Trainer; changed in place.
+        says: whether to print what was taken, and why.
+    """
+    if options.precision == "auto":
+        options.precision, why = precision.automatic(str(options.accelerator))
+        if says and rank_zero_only.rank == 0:
+            print(f"trainer.precision auto: {options.precision}, since {why}", flush=True)
