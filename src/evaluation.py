@@ -175,12 +175,15 @@ class Evaluation(LightningModule):
     def score(self, batch: Any) -> None:
         """Shows one batch of samples to every extractor."""
         indices, condition = batch
-        if self.trainer.sanity_checking or len(indices) == 0 or not self.collectors:
+        watching = [metric for metric in self.scoring() if metric.watches]
+        if self.trainer.sanity_checking or len(indices) == 0 or not (self.collectors or watching):
             return
         samples = to_uint8(self.sample(indices, condition))
         shown = self.generator.as_images(samples, indices, condition)
         for collector in self.collectors.values():
             collector.update(*shown)
+        for metric in watching:
+            metric.observe(*shown)
 
     def finish_evaluation(self, prefix: str) -> None:
         if self.trainer.sanity_checking:
@@ -193,6 +196,7 @@ class Evaluation(LightningModule):
             self.results += self.floor(self.first_metric, self.other)
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         self.log_dict(values, logger=False)  # for the callbacks; the loggers count steps as every other curve does
+        values |= {f"{prefix}/{r['name']}-error": r["error"] for r in self.results if r["error"] is not None}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
 

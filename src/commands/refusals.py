@@ -61,7 +61,8 @@ def check_trainer(trainer: Any) -> None:
 
 
 def meant(match: re.Match) -> str:
-    first, *others = match[1].removeprefix("- ").split(" - ")
+    parts = match[1].removeprefix("- ").split(" - ")
+    first, *others = [part for part in parts if "Union subtypes" not in part]  # in a list they come twice
     plain = first.startswith(("Expected a <", "Expected a typing.Literal"))
     others = [other.removeprefix("Expected a ") for other in others if "NoneType" not in other and "path" not in other]
     return ", or ".join([first, *others]) + (match[2] or "").replace(" Given value type", "; given") if plain else first
@@ -69,6 +70,10 @@ def meant(match: re.Match) -> str:
 
 def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
+    named = r"(?=.*?Given value: (?:Namespace\(class_path='|\{'class_path': ')?([\w.]+))"
+    line = re.sub(rf"Import path does not correspond to a subclass of (\w+){named}", r"\2 is no \1", line)
+    line = re.sub(r"Import path (\S+) does not correspond to a subclass of", r"\1 is no", line)
+    line = line.replace("is no Score", "is no Score, nor a metric of torchmetrics that takes images")
     # jsonargparse reports every type that an argument might have had; of classes the first is the one that was meant.
     union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
     line = re.sub(union, meant, line)
