@@ -201,6 +201,7 @@ class CLI(LightningCLI):
         grids = sorted((run_dir / "samples").glob("step-*.png"))
         files = {"samples": grids[-1] if grids else None, "checkpoint": self.checkpoint}
         files |= {
+            "report": run_dir / "report.html",
             "curves": run_dir / "metrics.csv",
             "figures": run_dir / "metrics.json",
             "nearest": run_dir / "nearest.png",

@@ -175,12 +175,15 @@ class Evaluation(LightningModule):
     def score(self, batch: Any) -> None:
         """Shows one batch of samples to every extractor."""
         indices, condition = batch
-        if self.trainer.sanity_checking or len(indices) == 0 or not self.collectors:
+        watching = [metric for metric in self.scoring() if metric.watches]
+        if self.trainer.sanity_checking or len(indices) == 0 or not (self.collectors or watching):
             return
         samples = to_uint8(self.sample(indices, condition))
         shown = self.generator.as_images(samples, indices, condition)
         for collector in self.collectors.values():
             collector.update(*shown)
+        for metric in watching:
+            metric.observe(*shown)
 
     def finish_evaluation(self, prefix: str) -> None:
         if self.trainer.sanity_checking:
@@ -191,7 +194,9 @@ class Evaluation(LightningModule):
             self.results += metric.evaluate(self, errors=self.trainer.testing)
         if self.other:
             self.results += self.floor(self.first_metric, self.other)
-        self.publish({f"{prefix}/{result['name']}": result["value"] for result in self.results})
+        values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
+        errors = {f"{prefix}/{r['name']}-error": r["error"] for r in self.results if r["error"] is not None}
+        self.publish(values | errors)
 
     def publish(self, curves: dict[str, float]) -> None:
         """Sends what the first process knows to the loggers and, on all of them, to the callbacks that monitor a curve.

@@ -14,6 +14,7 @@ from src.engine.faults import Faults, Policy
 from src.images.augment import Augmentation
 from src.images.measurements import Measurement
 from src.metrics.base import Score
+from src.metrics.from_torchmetrics import ImageMetric, adapted
 from src.networks.base import Discriminator, Generator
 from src.objectives.losses import Loss
 from src.objectives.regularizers import Regularizer
@@ -41,7 +42,7 @@ class GAN(Training):
         augment: what is done to real and generated images alike before the discriminator sees them, one after another.
         measurement: what is done to generated images alone, because the data only holds measurements.
         ema: moving average of the generator, used wherever images are shown or scored; `null` uses the generator.
-        metrics: figures of merit; the first one selects `best.ckpt`.
+        metrics: figures of merit, metrics of torchmetrics that take images among them; the first selects `best.ckpt`.
         d_steps: discriminator updates a step.
         d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.
         g_batch_multiple: the generator's batch as a multiple of the data's batch.
@@ -73,7 +74,7 @@ class GAN(Training):
         augment: list[Augmentation] | None = None,
         measurement: Measurement | None = None,
         ema: EMA | None = None,
-        metrics: list[Score] | None = None,
+        metrics: list[Score | ImageMetric] | None = None,
         d_steps: int = 1,
         d_warmup_steps: int = 0,
         g_batch_multiple: int = 1,
@@ -119,7 +120,8 @@ class GAN(Training):
         self.augment = nn.Sequential(*(augment or []))
         self.measurement = measurement or nn.Identity()
         self.ema = ema
-        self.metrics = list(metrics or [])  # plain objects: their networks never reach a checkpoint
+        # Plain objects: their networks never reach a checkpoint.
+        self.metrics = [adapted(metric) for metric in metrics or []]
         self.optimizer_callables = (g_optimizer, d_optimizer)
         self.scheduler_callables = (g_scheduler, d_scheduler)
         self.clips = (g_clip, d_clip)

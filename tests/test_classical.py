@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer, refusal
 
-from src.callbacks.curves import plot
 from src.data.dataset import ImageDataset
 from src.data.digits import Digits
 from src.images.measurements import MissingPixels
@@ -284,14 +283,6 @@ def test_an_impossible_subset_is_refused(subset, tiny_config, tmp_path, capsys):
         ["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "r"), "--data.subset", subset], capsys
     )
     assert f"data.subset must be 1 to 1437, the number of training images, got {subset}" in line
-
-
-def test_the_curves_go_where_the_losses_are():
-    down, up = [(0, 2.0), (100, 0.0)], [(0, 0.0), (100, 1.0)]
-    picture = plot({"loss/discriminator": down, "loss/generator": up})
-    red, blue = (200, 30, 30), (30, 60, 200)
-    corners = [picture.getpixel(place) for place in ((40, 40), (600, 280), (320, 160), (40, 280), (600, 160))]
-    assert corners == [red, red, red, blue, blue]
 
 
 def test_it_is_fitted_to_what_training_sees(tmp_path):

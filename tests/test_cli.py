@@ -46,7 +46,7 @@ def pictures(folder):
 def test_everything_of_a_run_lies_in_its_folder(run):
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert found == {
-        "config.yaml", "metrics.csv", "losses.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "config.yaml", "metrics.csv", "report.png", "report.html", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
         "samples/real.png", "samples/step-00000004.png",
     }  # fmt: skip
 

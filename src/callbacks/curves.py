@@ -1,63 +1,123 @@
-"""Both players' losses over time, as a picture."""
+"""The curves of a run, drawn from its `metrics.csv`."""
 
 import csv
 import math
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from PIL import Image, ImageDraw
+from PIL import Image
 
-SIZE, MARGIN = (640, 320), 40  # pixels
-COLOURS = {"loss/discriminator": (200, 30, 30), "loss/generator": (30, 60, 200)}
+Curve = tuple[list[int], list[float]]  # steps and values
+SIZE, DPI = (6.0, 3.6), 120  # of a panel: inches, dots an inch
 
-
-class LossCurves(Callback):
-    """Writes `losses.png` when training ends: what `metrics.csv` says of the two losses.
-
-    Neither has to fall: level lines of a discriminator that is neither sure of itself nor at a loss are a good sign.
-    """
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = Path(trainer.default_root_dir) / "metrics.csv"
-        if path.is_file():
-            with open(path, newline="") as file:
-                rows = list(csv.DictReader(file))
-            curves = {name: [(int(r["step"]), float(r[name])) for r in rows if finite(r.get(name))] for name in COLOURS}
-            if any(curves.values()):
-                plot(curves).save(path.with_name("losses.png"))
+# Title, unit, and the columns of a panel; those that stand in none get one of their own, called by what is before "/".
+PANELS = {
+    "Losses": ("loss", ["loss/"]),
+    "Logits of the training batches": ("mean logit", ["logits/real", "logits/fake"]),
+    "Norms of the gradients": ("norm", ["grad_norm/"]),
+    "Validation": ("figure ± its error", ["val/"]),
+    "Discriminator on images it has and has not seen": ("mean logit", ["logits/train", "logits/held_out"]),
+    "Judged rightly by the discriminator": ("share of images", ["accuracy/"]),
+    "Overfitting (0 none, 1 complete), diversity (1 as real)": ("ratio", ["overfitting", "diversity"]),
+    "Learning rates": ("rate", ["lr/"]),
+}
+HIDDEN = ("step", "images_seen")
 
 
-def finite(number: str | None) -> bool:
-    return bool(number) and math.isfinite(float(number))
+def read(path: Path) -> dict[str, Curve]:
+    """The curves of a `metrics.csv` by the names of its columns; none where there is no file."""
+    curves: dict[str, Curve] = {}
+    if path.is_file():
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                for name, text in row.items():
+                    if text and name not in HIDDEN:
+                        steps, values = curves.setdefault(name, ([], []))
+                        steps.append(int(row["step"]))
+                        values.append(float(text))
+    return curves
 
 
-def plot(curves: dict[str, list[tuple[int, float]]]) -> Image.Image:
-    """Lines in common axes, the numbers at their ends.
+def panels(curves: dict[str, Curve]) -> dict[str, tuple[str, dict[str, Curve]]]:
+    """Title, unit and curves of each panel that has some."""
+    judged = curves.get("logits/train", ([], []))[0]
+    found: dict[str, tuple[str, dict[str, Curve]]] = {}
+    left = dict.fromkeys(name for name in curves if not name.endswith("-error"))
+    for title, (unit, names) in PANELS.items():
+        mine = {name: curves[name] for name in left if name.startswith(tuple(names))}
+        if title.startswith("Discriminator") and mine and "logits/fake" in curves:
+            fake = [(s, v) for s, v in zip(*curves["logits/fake"], strict=True) if s in set(judged)]
+            mine["logits/fake"] = tuple(map(list, zip(*fake, strict=True)))
+        for name in mine:
+            left.pop(name, None)
+        if mine:
+            found[title] = unit, mine
+    for name in left:
+        title = name.split("/")[0].replace("_", " ").capitalize()
+        found.setdefault(title, (title.lower(), {}))[1][name] = curves[name]
+    return found
+
+
+def draw(curves: dict[str, Curve]) -> tuple[Image.Image, dict[str, Image.Image]]:
+    """One picture of all panels in two columns, and each panel by its title.
 
     Args:
-        curves: (step, value) points of each of `COLOURS`.
+        curves: at least one.
     """
-    points = [point for curve in curves.values() for point in curve]
-    steps, values = zip(*points, strict=True)
-    (left, right), (low, high) = (min(steps), max(steps)), (min(values), max(values))
-    width, height = (side - 2 * MARGIN for side in SIZE)
-    picture = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((MARGIN, MARGIN, MARGIN + width, MARGIN + height), outline="grey")
-    draw.text((2, MARGIN), f"{high:.3g}", "black")
-    draw.text((2, MARGIN + height - 10), f"{low:.3g}", "black")
-    draw.text((MARGIN, SIZE[1] - 30), f"step {left}", "black")
-    draw.text((SIZE[0] - MARGIN - 30, SIZE[1] - 30), str(right), "black")
-    for i, (name, curve) in enumerate(curves.items()):
-        draw.text((MARGIN + 160 * i, 20), name, COLOURS[name])
-        places = [
-            (
-                MARGIN + width * (step - left) / max(right - left, 1),
-                MARGIN + height * (1 - (value - low) / ((high - low) or 1)),
-            )
-            for step, value in curve
-        ]
-        draw.line(places, COLOURS[name])
-    return picture
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it would slow the start of every command
+    from matplotlib.figure import Figure
+
+    shown = panels(curves)
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure((SIZE[0] * columns, SIZE[1] * rows), dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    for part, (title, (unit, mine)) in zip(parts, shown.items(), strict=False):
+        # Fixed margins: to lay them out takes as long as to draw.
+        margins = {"left": 0.12, "right": 0.97, "bottom": 0.28, "top": 0.9}
+        plot(part.subplots(gridspec_kw=margins), title, unit, mine, curves)
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+    width, height = picture.width // columns, picture.height // rows
+    places = [(i % columns * width, i // columns * height) for i in range(len(shown))]
+    return picture, {
+        title: picture.crop((x, y, x + width, y + height)) for title, (x, y) in zip(shown, places, strict=True)
+    }
+
+
+def plot(axes: Any, title: str, unit: str, mine: dict[str, Curve], curves: dict[str, Curve]) -> None:
+    """Lines in the axes of one panel; points too where there are few, and the error around a figure that has one."""
+    finite = [v for _, values in mine.values() for v in values if math.isfinite(v)]
+    for number, (name, (steps, values)) in enumerate(sorted(mine.items())):
+        bad = sum(not math.isfinite(v) for v in values)
+        label = (name.partition("/")[2] or name).replace("_", " ") + (f" ({bad} not finite)" if bad else "")
+        clean = [v if math.isfinite(v) else math.nan for v in values]
+        look = {"lw": 1.2, "ms": 3, "marker": "o" if len(steps) < 30 else None}
+        (line,) = axes.plot(steps, clean, label=label, ls="-" if number == 0 else (number, (4, 1)), **look)
+        if f"{name}-error" in curves:
+            at = dict(zip(*curves[f"{name}-error"], strict=True))
+            low, high = ([v + sign * at.get(s, 0.0) for s, v in zip(steps, clean, strict=True)] for sign in (-1, 1))
+            axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), lw=0)
+    if unit == "share of images":
+        axes.set_ylim(-0.03, 1.03)
+    elif finite and min(finite) > 0 and max(finite) > 20 * min(finite):
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_ylabel(unit, fontsize=8)
+    axes.tick_params(which="both", labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    axes.grid(alpha=0.3, lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

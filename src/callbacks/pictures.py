@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import Tensor
@@ -43,10 +43,22 @@ def grid(images: Tensor, columns: int | None = None, least_size: int = 32, gap: 
     return to_image(sheet)
 
 
+def send(logger: Logger, name: str, picture: Image.Image, step: int) -> None:
+    """Gives a picture to a logger in the way that it takes one, if it takes any: a CSV file does not."""
+    experiment = getattr(logger, "experiment", None)
+    if hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(name, [picture], step=step)
+    elif hasattr(experiment, "add_image"):  # TensorBoard
+        experiment.add_image(name, np.asarray(picture), step, dataformats="HW" if picture.mode == "L" else "HWC")
+    elif hasattr(experiment, "log_image"):  # MLflow
+        experiment.log_image(logger.run_id, picture, key=name, step=step)
+
+
 class SampleGrid(Callback):
     """Writes grids of the same samples as they develop, and one of real images to compare them with.
 
-    Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; Weights & Biases gets them too.
+    Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; loggers that take
+    pictures (Weights & Biases, TensorBoard, MLflow) get them too.
 
     Args:
         every_n_steps: steps between two grids; before the first of them come grids at 64, 128, 256, ... steps, to see
@@ -91,8 +103,7 @@ class SampleGrid(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("samples" if name != "real" else name, [picture], step=trainer.global_step)
+            send(logger, "samples" if name != "real" else name, picture, trainer.global_step)
 
 
 class NearestImages(Callback):

@@ -22,6 +22,7 @@ MOVED = {
     "src.augment": "src.images.augment",
     "src.measurements": "src.images.measurements",
     "src.ema": "src.engine.ema",
+    "src.callbacks.curves.LossCurves": "src.callbacks.report.Report",
     "src.loggers": "src.callbacks.loggers",
 }
 OLD = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, MOVED))})\b")

@@ -71,6 +71,10 @@ def meant(match: re.Match) -> str:
 
 def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(message).split()))
+    named = r"(?=.*?Given value: (?:Namespace\(class_path='|\{'class_path': ')?([\w.]+))"
+    line = re.sub(rf"Import path does not correspond to a subclass of (\w+){named}", r"\2 is no \1", line)
+    line = re.sub(r"Import path (\S+) does not correspond to a subclass of", r"\1 is no", line)
+    line = line.replace("is no Score", "is no Score, nor a metric of torchmetrics that takes images")
     # jsonargparse reports every type that an argument might have had; of classes the first is the one that was meant.
     union = r"Does not validate against any of the Union subtypes.*?Errors: (- .*?)( Given value type: .* value: .*)?$"
     line = re.sub(union, meant, line)

@@ -25,6 +25,7 @@ class Score(ABC):
     figure_names: tuple[str, ...]
     higher_is_better: bool = False
     split: str | None = None  # that the figures need
+    watches: bool = False  # whether `observe` is to be shown the samples
 
     def check(self, data: Any, num_fake: int) -> None:
         """Refuses data that hold fewer images than the figures take; called before the first step, after `setup`.
@@ -53,6 +54,9 @@ class Score(ABC):
     @property
     def name(self) -> str:
         return self.names[0]
+
+    def observe(self, images: Tensor, indices: Tensor, labels: Tensor | None) -> None:  # noqa: B027
+        """Is shown every batch of this process's samples before `evaluate`; arguments as of `Collector.update`."""
 
     @abstractmethod
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
