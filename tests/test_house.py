@@ -12,7 +12,9 @@ from conftest import ROOT, in_the_checkout
 from src.cli import main
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
+SHIPPED = [*(ROOT / "configs" / f"{name}.yaml" for name in ("digits", "folder", "debug"))]
+SHIPPED += sorted(path for name in ("systems", "recipes", "overlays") for path in (ROOT / "configs" / name).iterdir())
+CONFIGS = [path for path in SHIPPED if path.suffix == ".yaml"]  # yours may lie beside them and be as they like
 
 # A room imports from itself and from the rooms below it that stand here; files of `src` itself are rooms, too.
 ROOMS = {
@@ -117,8 +119,8 @@ def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
 def test_every_overlay_runs_on_the_experiment_that_it_names(path, tmp_path):
     first = path.read_text().splitlines()[0]
     assert "overlay" in first
-    base = re.search(r"configs/(\w+\.yaml)", path.read_text())[1]
-    config = ["--config", str(ROOT / "configs" / base), "--config", str(path)]
+    base = re.search(r"configs/[\w/]+\.yaml", path.read_text())[0]
+    config = ["--config", str(ROOT / base), "--config", str(path)]
     if path.name != "debug.yaml":
         config += ["--config", str(ROOT / "configs" / "debug.yaml")]
     main(["fit", *config, "--run_dir", str(tmp_path / "run")])
@@ -171,9 +173,7 @@ def test_commands_of_the_readme_parse(command, tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 0, capsys.readouterr().err
 
 
-def test_the_readme_names_every_target_and_configuration():
-    for path in (ROOT / "configs").glob("*.yaml"):
-        assert path.name in README, path.name
+def test_the_readme_names_every_target():
     for target in ("make train", "make test", "make bench", "make lint", "make help", "make clean"):
         assert target in README
 

@@ -1,6 +1,7 @@
 """What a checkpoint remembers, put in front of what the command line says."""
 
 import argparse
+import difflib
 import json
 import os
 from functools import partial
@@ -15,6 +16,7 @@ from src.commands.refusals import fail
 from src.engine.weights import read_checkpoint
 
 EVALUATIONS = ("validate", "test", "predict")
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def remembered(subcommand: str, path: str, same_run: bool) -> list[str]:
@@ -72,6 +74,18 @@ def parsed(text: str | bytes, name: str) -> dict[str, Any]:
     return config
 
 
+def check_there(path: str) -> None:
+    """Refuses a configuration that is not there, with the one that was probably meant."""
+    if Path(path).is_file():
+        return
+    if Path(path).is_dir():
+        raise ValueError(f"configuration {path} is a folder: name a .yaml file, such as those in configs/")
+    files = [*Path(path).parent.glob("*.yaml"), *CONFIGS.rglob("*.yaml")]
+    there = {file.stem: os.path.relpath(file) for file in files}
+    meant = difflib.get_close_matches(Path(path).stem, there, n=1)
+    raise ValueError(f"{path} does not exist: " + (f"{there[meant[0]]} does" if meant else "configs/ has examples"))
+
+
 def complete(args: list[str]) -> list[str]:
     """Puts what the checkpoint remembers in front of what the command line says, and reads `--resume` as a flag."""
     if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
@@ -82,8 +96,7 @@ def complete(args: list[str]) -> list[str]:
     peek.add_argument("-c", "--config", action="append", default=[])
     known, _ = peek.parse_known_args(args)
     for path in known.config:
-        if not Path(path).is_file():
-            raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
+        check_there(path)
         parsed(Path(path).read_bytes(), path)
     if known.ckpt_path is None and args[0] in EVALUATIONS:
         raise ValueError(f"{args[0]} needs --ckpt_path FILE: without one it would use random weights")
