@@ -2,26 +2,32 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
-READY  := $(VENV)/.ready
+LOCKED ?=
+LOCK   := $(if $(LOCKED),constraints.txt)
+READY  := $(VENV)/.ready$(if $(LOCKED),-locked)
 RUN    ?= runs/digits
 SECONDS ?= 300
 SEED    ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-gpu soak lint format fuzz bench digits-classifier clean
+.PHONY: help setup lock train test test-slow test-gpu soak lint format fuzz bench digits-classifier clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode -r pyproject.toml --extra dev
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode -r pyproject.toml --extra dev $(if $(LOCK),--constraint $(LOCK))
 	@$(PY) -c 'import torchvision'
 	@touch $@
 
-setup: $(READY)  ## install everything into .venv
+setup: $(READY)  ## install everything into .venv; LOCKED=1: the versions of constraints.txt
+
+lock: setup  ## write the newest versions that fit into constraints.txt
+	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --all-extras \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
 
 train: setup  ## train the default, 8x8 digits, and score it: minutes on a CPU
 	$(PY) -m src fit --config configs/digits.yaml --run_dir $(RUN) --resume
@@ -56,7 +62,7 @@ bench: setup  ## measure the training step, the trace and the extractor against 
 	PYTHONPATH=. $(PY) tests/benchmarks/trace.py
 	PYTHONPATH=. $(PY) tests/benchmarks/features.py
 
-study-%: setup  ## measure the tables of the README over several seeds: study-gan, study-igm, ...
+study-%: setup  ## measure a table of configs/systems/README.md over several seeds: study-gan, study-igm, ...
 	PYTHONPATH=. $(PY) tests/studies/$*.py
 
 digits-classifier: setup  ## train again the shipped network whose features score the digits

@@ -39,7 +39,7 @@ from src.commands.names import renewed
 from src.commands.parser import Parser, versions
 from src.commands.parts import nearest
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
-from src.commands.remembered import EVALUATIONS, complete, run_folder
+from src.commands.remembered import CONFIGS, EVALUATIONS, complete, run_folder
 from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.trainer import Trainer, settle_precision
@@ -47,7 +47,7 @@ from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
 from src.metrics.report import say_figures
 
-BASE = Path(__file__).parent.parent / "configs" / "base.yaml"
+BASE = CONFIGS / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model

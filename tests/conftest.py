@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from src.cli import Trainer, main
 from src.data.images import ImageDataModule
@@ -85,6 +86,16 @@ class Squares(ImageDataModule):
         labels = np.arange(self.count) % 2
         images = random.randint(0, 100, (self.count, 1, 4, 4)) + 150 * labels[:, None, None, None]
         return images.astype(np.uint8), labels
+
+
+def write_images(folder: Path, size: int, channels: int) -> None:
+    """Ten images of noise in each of two sub-folders."""
+    random = np.random.RandomState(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.randint(0, 256, (size, size, channels), dtype=np.uint8)
+            Image.fromarray(pixels.squeeze()).save(folder / name / f"{i}.png")
 
 
 def make_gan(num_classes: int = 0, **options) -> GAN:

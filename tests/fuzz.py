@@ -332,7 +332,7 @@ def fuzz(case, seconds: float, seed: int, findings: Path) -> int:
 
 PICTURES = pictures()
 ARCHIVES = archives(PICTURES)
-CONFIGS = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs").glob("*.yaml"))]
+CONFIGS = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs").rglob("*.yaml"))]
 PLACES = [place for config in CONFIGS for place in places(config)]
 
 if __name__ == "__main__":

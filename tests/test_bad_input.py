@@ -215,8 +215,12 @@ OPTIONS = {
     f"--model.metrics [{METRIC}]": ["no weights at none", "correct `weights`"],
     "--ckpt_path none.ckpt": ["there is no checkpoint none.ckpt", "name"],
     "--ckpt_path .": ["there is no checkpoint", "name"],
-    "--config none.yaml": ["'none.yaml' does not exist", "configs/"],
-    "--config folder.yaml": ["'folder.yaml' does not exist", "configs/"],
+    "--config none.yaml": ["none.yaml does not exist", "configs/ has examples"],
+    "--config folder.yaml": ["folder.yaml is a folder", "configs/"],
+    "--config configs/gan_dense.yaml": ["gan_dense.yaml does not exist: ", "configs/systems/gan_dense.yaml does"],
+    "--config folders.yaml": ["folders.yaml does not exist:", "configs/folder.yaml does"],
+    "--config new/tinny.yaml": ["new/tinny.yaml does not exist:"],
+    "--config tinny": ["tinny does not exist: tiny.yaml does"],
     "--config": ["expected one argument", "--config"],
 }  # fmt: skip
 

@@ -318,7 +318,8 @@ def small(tmp_path):
         "data": {"init_args": {"num_bags": 12, "num_test_bags": 40, "batch_size": 4}},
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(overlay))
-    return ["fit", "--config", str(ROOT / "configs" / "simmim_digits.yaml"), "--config", str(tmp_path / "small.yaml")]
+    experiment = ROOT / "configs" / "systems" / "simmim_digits.yaml"
+    return ["fit", "--config", str(experiment), "--config", str(tmp_path / "small.yaml")]
 
 
 def test_a_run_resumes_to_the_same_weights_and_is_scored(small, tmp_path):

@@ -59,7 +59,7 @@ def trained(tmp_path):
     quick = {"trainer": {"max_steps": 2, "logger": False, "callbacks": None}, "data": {"init_args": {"batch_size": 8}}}
     quick["trainer"]["callbacks"] = [{"class_path": "src.callbacks.checkpoints.LastCheckpoint"}]
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick))
-    configs = [ROOT / "configs" / name for name in ("igm_digits.yaml", "igm_with_encoder.yaml")]
+    configs = [ROOT / "configs" / name for name in ("systems/igm_digits.yaml", "overlays/igm_with_encoder.yaml")]
     options = [word for config in [*configs, tmp_path / "quick.yaml"] for word in ("--config", str(config))]
     main(["fit", *options, "--run_dir", str(tmp_path / "run")])
     return str(tmp_path / "run" / "checkpoints" / "last.ckpt")

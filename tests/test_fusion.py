@@ -415,7 +415,8 @@ def test_bad_manifests_end_in_one_line(folder, capsys, spoiled, message):
     import re
 
     spoiled(folder)
-    config = ["--config", str(ROOT / "configs" / "fusion_manifest.yaml"), "--config", str(ROOT / "configs/debug.yaml")]
+    experiment = ROOT / "configs" / "systems" / "fusion_manifest.yaml"
+    config = ["--config", str(experiment), "--config", str(ROOT / "configs" / "debug.yaml")]
     options = {"manifest": folder / "table.csv", "image_size": 8, "channels": 1, "test_share": 0, "batch_size": 4}
     options |= {"cache_dir": folder / "cache"}
     arguments = [part for name, value in options.items() for part in (f"--data.{name}", str(value))]

@@ -1,6 +1,7 @@
 """What a checkpoint remembers, put in front of what the command line says."""
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from src.engine.weights import read_checkpoint
 
 EVALUATIONS = ("validate", "test", "predict")
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = frozenset()) -> list[str]:
@@ -118,6 +120,18 @@ def run_folder(run_dir: str | None, root: str | None, configs: list[str]) -> str
     return run_dir or root or f"runs/{Path(configs[0]).stem if configs else 'gan'}"
 
 
+def check_there(path: str) -> None:
+    """Refuses a configuration that is not there, with the one that was probably meant."""
+    if Path(path).is_file():
+        return
+    if Path(path).is_dir():
+        raise ValueError(f"configuration {path} is a folder: name a .yaml file, such as those in configs/")
+    files = [*Path(path).parent.glob("*.yaml"), *CONFIGS.rglob("*.yaml")]
+    there = {file.stem: os.path.relpath(file) for file in files}
+    meant = difflib.get_close_matches(Path(path).stem, there, n=1, cutoff=0.5)
+    raise ValueError(f"{path} does not exist: " + (f"{there[meant[0]]} does" if meant else "configs/ has examples"))
+
+
 def complete(args: list[str]) -> list[str]:
     """Puts what a checkpoint remembers in front of what the command line and its `--config` say.
 
@@ -134,8 +148,7 @@ def complete(args: list[str]) -> list[str]:
     known, _ = peek.parse_known_args(args)
     configs = []
     for path in known.config:
-        if not Path(path).is_file():
-            raise ValueError(f"configuration {path!r} does not exist, or is a folder: name a .yaml file, see configs/")
+        check_there(path)
         configs.append(parsed(Path(path).read_bytes(), path))
     if known.ckpt_path is None and subcommand in EVALUATIONS:
         raise ValueError(f"{subcommand} needs --ckpt_path FILE: without one it would use random weights")

@@ -44,7 +44,7 @@ def classical() -> dict[str, Figures]:
     """The figures need no step, for the critic is a score: ten, since `fit` wants some."""
     quick = [*QUICK, "--trainer.max_steps", "10"]
     return {
-        name: measure(folder(name), ["--config", f"configs/{config}.yaml", *options, *quick], SEEDS, SAMPLES)
+        name: measure(folder(name), ["--config", f"configs/systems/{config}.yaml", *options, *quick], SEEDS, SAMPLES)
         for name, (config, *options) in MODELS.items()
     }
 
@@ -62,7 +62,9 @@ def held_out() -> Figures:
 
 
 def chain() -> Figures:
-    return measure(folder("chain"), [*SLOW, "--config", "configs/classical_chain.yaml"], SEEDS, [*SAMPLES, *CRITIC])
+    return measure(
+        folder("chain"), [*SLOW, "--config", "configs/overlays/classical_chain.yaml"], SEEDS, [*SAMPLES, *CRITIC]
+    )
 
 
 def diversity() -> dict[str, Figures]:

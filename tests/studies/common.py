@@ -20,7 +20,7 @@ def measure(name: str, arguments: list[str], seeds: Iterable[int], test: list[st
 
     Args:
         name: of the folder of its runs under `runs/studies`.
-        arguments: of `fit`: `["--config", "configs/gan_dense.yaml", ...]`.
+        arguments: of `fit`: `["--config", "configs/systems/gan_dense.yaml", ...]`.
         seeds: of the runs.
         test: further arguments of `test`.
 

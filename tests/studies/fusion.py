@@ -1,4 +1,4 @@
-"""What a fused code is worth: the table and picture of `configs/fusion_digits.yaml` in the README, over three seeds."""
+"""What a fused code is worth: the table and picture of `fusion_digits.yaml`, over three seeds."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from src.cli import load
 from src.data.multimodal import MODALITIES, SpokenDigits
 from src.images.pixels import to_uint8
 
-CONFIG = ["--config", "configs/fusion_digits.yaml"]
+CONFIG = ["--config", "configs/systems/fusion_digits.yaml"]
 SEEDS = range(3)
 COLUMNS = ("all", "delayed", "image", "audio", "text", "no-image", "no-audio", "no-text")
 

@@ -5,7 +5,7 @@ import csv
 from common import FOLDER, measure, spread, table
 
 SEEDS = range(3)
-DENSE = ["--config", "configs/gan_dense.yaml"]
+DENSE = ["--config", "configs/systems/gan_dense.yaml"]
 MINIMAX = [*DENSE, "--model.loss", "Minimax"]
 COMMON = ["--trainer.val_check_interval", "100000", "--model.test_images", "2000"]
 REMEDIES = ("sgd", "rmsprop", "two_rates", "two_phases", "smoothing", "noise", "r1", "gp", "diffaugment", "ada", "r3")
@@ -25,10 +25,10 @@ def row(label: str, name: str, arguments: list[str]) -> list[str]:
 if __name__ == "__main__":
     rows = [row("minimax loss", "minimax", MINIMAX), row("non-saturating loss", "non_saturating", DENSE)]
     for remedy in REMEDIES:
-        overlay = f"configs/gan_with_{remedy}.yaml"
+        overlay = f"gan_with_{remedy}.yaml"
         loss = "" if remedy == "r3" else "minimax, "  # which brings its own
-        rows.append(row(f"{loss}`{overlay[8:]}`", remedy, [*MINIMAX, "--config", overlay]))
-    rows.append(row("`gan_conv.yaml`", "conv", ["--config", "configs/gan_conv.yaml"]))
+        rows.append(row(f"{loss}`{overlay}`", remedy, [*MINIMAX, "--config", f"configs/overlays/{overlay}"]))
+    rows.append(row("`gan_conv.yaml`", "conv", ["--config", "configs/systems/gan_conv.yaml"]))
     half = len(rows) // 2
     pairs = [left + right for left, right in zip(rows[:half], rows[half:], strict=True)]
     print(table(["training", "distance", "least gradient of G"] * 2, pairs))

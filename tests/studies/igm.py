@@ -3,7 +3,7 @@
 from common import measure, spread, table
 
 SEEDS = range(3)
-CONFIG = ["--config", "configs/igm_digits.yaml", "--trainer.val_check_interval", "100000"]
+CONFIG = ["--config", "configs/systems/igm_digits.yaml", "--trainer.val_check_interval", "100000"]
 UNMEASURED = ["--model.measurement", "null"]
 METHODS = {  # what the GAN is trained on -> options beside those of the damage
     "measurements, with measured fakes (AmbientGAN)": [],

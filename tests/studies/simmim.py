@@ -1,7 +1,7 @@
 """Does the GAN help its discriminator to classify bags, when few of them are labelled?
 
-The discriminator of `configs/simmim_digits.yaml` against the same one trained without a GAN, on the same bags, as
-often. Prints the table of the README, and which digits each component of the mixture makes; draws its picture.
+The discriminator of `simmim_digits.yaml` against the same one trained without a GAN, on the same bags, as
+often. Prints its table, and which digits each component of the mixture makes; draws its picture.
 """
 
 from pathlib import Path
@@ -18,8 +18,8 @@ from src.metrics.statistics import Features
 
 SEEDS = range(5)
 ARMS = {
-    "the discriminator without a GAN": ["--config", "configs/simmim_classifier.yaml"],
-    "the GAN's, real bags alone for the classes": ["--config", "configs/simmim_unassisted.yaml"],
+    "the discriminator without a GAN": ["--config", "configs/overlays/simmim_classifier.yaml"],
+    "the GAN's, real bags alone for the classes": ["--config", "configs/overlays/simmim_unassisted.yaml"],
     "the GAN's": [],
 }
 FIGURES = ("bag-accuracy", "bag-auc", "attention-auc")
@@ -30,7 +30,7 @@ def run(num_bags: int, arm: str) -> Figures:
     """Every seed has bags of its own, the same for all arms; the few are among the many."""
     figures: Figures = {}
     for seed in SEEDS:
-        arguments = ["--config", "configs/simmim_digits.yaml", *ARMS[arm]]
+        arguments = ["--config", "configs/systems/simmim_digits.yaml", *ARMS[arm]]
         arguments += [
             "--data.num_bags",
             str(num_bags),
