@@ -88,21 +88,6 @@ class GAN(Training):
     ):
         super().__init__()
         self.automatic_optimization = False
-        least = {"d_steps": 1, "g_batch_multiple": 1, "accumulate": 1, "d_warmup_steps": 0}
-        least |= dict.fromkeys(("val_images", "test_images"), 2 if metrics else 1)
-        given = locals()
-        for name, number in least.items():
-            if given[name] < number:
-                raise ValueError(f"model.{name} must be at least {number}, got {given[name]}")
-        for name in ("g_clip", "d_clip"):
-            if given[name] is not None and given[name] <= 0:
-                raise ValueError(f"model.{name} must be above 0, got {given[name]}; null leaves the gradient as it is")
-        for player, network in (("generator", generator), ("discriminator", discriminator)):
-            for name, weight in network.named_parameters():
-                if weight.numel() == 0:
-                    raise ValueError(
-                        f"{name} of the {player} is empty: give each width and latent_dim of it at least 1"
-                    )
         for regularizer in regularizers or []:
             regularizer.check(discriminator)
         for augmentation in augment or []:
@@ -134,6 +119,7 @@ class GAN(Training):
         self.images_seen = 0  # real ones, by the discriminator
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
+        self.check()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step = self.global_step

@@ -22,6 +22,27 @@ from src.evaluation import Evaluation
 class Training(Evaluation):
     """The half of `GAN` that is the same for every two-player game."""
 
+    def check(self) -> None:
+        """Refuses counts below their minimum, and networks without weights.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        least = {"d_steps": 1, "g_batch_multiple": 1, "accumulate": 1, "d_warmup_steps": 0}
+        least |= dict.fromkeys(("val_images", "test_images"), 2 if self.metrics else 1)
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"model.{name} must be at least {number}, got {getattr(self, name)}")
+        for name, clip in zip(("g_clip", "d_clip"), self.clips, strict=True):
+            if clip is not None and clip <= 0:
+                raise ValueError(f"model.{name} must be above 0, got {clip}; null leaves the gradient as it is")
+        for player in ("generator", "discriminator"):
+            for name, weight in getattr(self, player).named_parameters():
+                if weight.numel() == 0:
+                    raise ValueError(
+                        f"{name} of the {player} is empty: give each width and latent_dim of it at least 1"
+                    )
+
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:
         players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
         optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]

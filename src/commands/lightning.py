@@ -70,7 +70,8 @@ def reasons(trainer: Trainer) -> list[str]:
 
 
 def quieten() -> None:
-    """Drops what Lightning says to everybody and that does not hold here."""
+    """Drops what Lightning says to everybody and that does not hold here; a warning is one line, without its code."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     for message in (
         "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",

@@ -35,7 +35,7 @@ class Parser(LightningArgumentParser):
 
 def show_parts(args: list[str]) -> None:
     """Lists the parts that an option takes, where its `.help` names none, and ends."""
-    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+    for arg, following in zip(args, [*args[1:], "--"], strict=False):
         option = arg.removeprefix("--").removesuffix(".help")
         if arg == f"--{option}.help" and option in bases() and following.startswith("--"):
             print(listed(option))
