@@ -17,7 +17,7 @@ PANELS = {
     "Logits of the training batches": ("mean logit", ["logits/real", "logits/fake"]),
     "Norms of the gradients": ("norm", ["grad_norm/"]),
     "Validation": ("figure ± its error", ["val/"]),
-    "Discriminator on images it has and has not seen": ("mean logit", ["logits/train", "logits/held_out"]),
+    "Discriminator on images it has and has not seen": ("mean logit", ["logits/train", "logits/held_out", "logits/generated"]),
     "Judged rightly by the discriminator": ("share of images", ["accuracy/"]),
     "Overfitting (0 none, 1 complete), diversity (1 as real)": ("ratio", ["overfitting", "diversity"]),
     "Learning rates": ("rate", ["lr/"]),
@@ -41,14 +41,10 @@ def read(path: Path) -> dict[str, Curve]:
 
 def panels(curves: dict[str, Curve]) -> dict[str, tuple[str, dict[str, Curve]]]:
     """Title, unit and curves of each panel that has some."""
-    judged = curves.get("logits/train", ([], []))[0]
     found: dict[str, tuple[str, dict[str, Curve]]] = {}
     left = dict.fromkeys(name for name in curves if not name.endswith("-error"))
     for title, (unit, names) in PANELS.items():
         mine = {name: curves[name] for name in left if name.startswith(tuple(names))}
-        if title.startswith("Discriminator") and mine and "logits/fake" in curves:
-            fake = [(s, v) for s, v in zip(*curves["logits/fake"], strict=True) if s in set(judged)]
-            mine["logits/fake"] = tuple(map(list, zip(*fake, strict=True)))
         for name in mine:
             left.pop(name, None)
         if mine:

@@ -50,7 +50,7 @@ class PlayerBalance(Callback):
 
     def curve_names(self, data: Any) -> list[str]:
         """The curves of a validation."""
-        names = ["logits/fake", "accuracy/fake", "diversity", "logits/train", "accuracy/train"]
+        names = ["logits/generated", "accuracy/fake", "diversity", "logits/train", "accuracy/train"]
         names += ["color_diversity", "checkerboard"] * are_images(data.examples("train", 1)[0])
         return names + ["logits/held_out", "accuracy/held_out", "overfitting"] * ("test" in data.splits)
 
@@ -92,9 +92,9 @@ class PlayerBalance(Callback):
         condition = data.conditions(numbers)
         samples = gan.measurement(gan.sample(numbers, move_to(condition, gan.device)))
         logits = judged(gan, samples, condition)
-        values |= {"logits/fake": logits.mean().item(), "accuracy/fake": (logits < 0).float().mean().item()}
+        values |= {"logits/generated": logits.mean().item(), "accuracy/fake": (logits < 0).float().mean().item()}
         if "logits/held_out" in values:
-            train, held_out, fake = (values[f"logits/{name}"] for name in ("train", "held_out", "fake"))
+            train, held_out, fake = (values[f"logits/{name}"] for name in ("train", "held_out", "generated"))
             values["overfitting"] = (train - held_out) / max(train - fake, 0.1)
         as_many = min(len(real), len(samples))
         if as_many not in self.real:
