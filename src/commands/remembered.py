@@ -128,7 +128,7 @@ def check_there(path: str) -> None:
         raise ValueError(f"configuration {path} is a folder: name a .yaml file, such as those in configs/")
     files = [*Path(path).parent.glob("*.yaml"), *CONFIGS.rglob("*.yaml")]
     there = {file.stem: os.path.relpath(file) for file in files}
-    meant = difflib.get_close_matches(Path(path).stem, there, n=1, cutoff=0.5)
+    meant = difflib.get_close_matches(Path(path).stem, there, n=1)
     raise ValueError(f"{path} does not exist: " + (f"{there[meant[0]]} does" if meant else "configs/ has examples"))
 
 
