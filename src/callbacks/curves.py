@@ -17,7 +17,10 @@ PANELS = {
     "Logits of the training batches": ("mean logit", ["logits/real", "logits/fake"]),
     "Norms of the gradients": ("norm", ["grad_norm/"]),
     "Validation": ("figure ± its error", ["val/"]),
-    "Discriminator on images it has and has not seen": ("mean logit", ["logits/train", "logits/held_out", "logits/generated"]),
+    "Discriminator on images it has and has not seen": (
+        "mean logit",
+        ["logits/train", "logits/held_out", "logits/generated"],
+    ),
     "Judged rightly by the discriminator": ("share of images", ["accuracy/"]),
     "Overfitting (0 none, 1 complete), diversity (1 as real)": ("ratio", ["overfitting", "diversity"]),
     "Learning rates": ("rate", ["lr/"]),
