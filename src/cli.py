@@ -254,7 +254,7 @@ def main(args: list[str] | None = None) -> CLI | None:
         meant = nearest(args[0], COMMANDS) if args else ""
         fail(
             f"there is no command {args[0]!r}" if args else "name a command",
-            meant or f": {', '.join(COMMANDS)}",
+            f"{meant} ({', '.join(COMMANDS)})",
             code=2,
         )
     try:

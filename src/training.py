@@ -43,7 +43,8 @@ class Training(Evaluation):
                         f"{name} of the {player} is empty: give each width and latent_dim of it at least 1"
                     )
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list]:
+    def make_optimizers(self) -> list[Optimizer]:
+        """New ones, of the generator and of the discriminator."""
         players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
         optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]
         for optimizer in optimizers:
@@ -51,6 +52,10 @@ class Training(Evaluation):
                 raise ValueError(
                     f"{type(optimizer).__name__} does not fit the two-player step: choose Adam, for instance"
                 )
+        return optimizers
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list]:
+        optimizers = self.make_optimizers()
         schedulers = [make(opt) for make, opt in zip(self.scheduler_callables, optimizers, strict=True) if make]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise ValueError(

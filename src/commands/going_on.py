@@ -79,7 +79,7 @@ class GoingOn(Callback):
             self.changed.append(bool(told))
             there = names(checkpoint["optimizer_states"][number]["state"])
             if told and there:
-                needed = kept_by(make, model.configure_optimizers()[0][number])
+                needed = kept_by(make, model.make_optimizers()[number])
                 fits = needed == there if optimizer in told else needed <= there
                 if not fits:
                     raise ValueError(

@@ -30,7 +30,7 @@ class Parser(LightningArgumentParser):
         return super().parse_args(args and completed(args), *others, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fail(message, suggestion(message, list(self._option_string_actions)) or HINT, code=2)
+        fail(*said(message, list(self._option_string_actions)), code=2)
 
 
 def show_parts(args: list[str]) -> None:
@@ -42,18 +42,26 @@ def show_parts(args: list[str]) -> None:
             sys.exit(0)
 
 
-def suggestion(message: str, options: list[str]) -> str:
-    """The nearest name to the one that a message of the parser refuses, as the end of that message."""
+def said(message: str, options: list[str]) -> tuple[str, str]:
+    """What is said of an error of the parser, and its end: the name nearest to one that it refuses, where there is one.
+
+    Args:
+        message: of the parser.
+        options: that it knows.
+    """
     if found := re.search(r"unrecognized arguments: (--[\w.]+)", message):
-        return nearest(found[1], options)
+        return message, nearest(found[1], options) or HINT
     every = [kind for base in {base for base, _ in bases().values()} for kind in parts(base)]
     if found := re.search(r"Option '(\w+)' is not accepted", message):
-        return nearest(found[1], {name for kind in every for name in inspect.signature(kind).parameters})
+        known = {name for kind in every for name in inspect.signature(kind).parameters}
+        return message, nearest(found[1], known) or HINT
     if found := re.search(r"(?:dot import path string: |class_path ')([\w.]+)", message):
         key = re.search(r"Parser key \"([\w.]+?)(?:\.init_args[\w.]*)?\"", message)
         kinds = parts(bases()[key[1]][0]) if key and key[1] in bases() else every
-        return nearest(found[1], map(short, kinds)) or f": give its whole path, {path(kinds[0])} for instance"
-    return ""
+        known = {name for kind in kinds for name in (short(kind), path(kind))}
+        end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
+        return f"{key[0] + ': ' if key else ''}there is no class {found[1]}", end
+    return message, HINT
 
 
 def versions() -> str:

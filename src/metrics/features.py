@@ -75,8 +75,8 @@ class Extractor(ABC):
             except MissingWeights as error:
                 self.missing = error
                 raise
-                for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` of the whole
-                    parameter.requires_grad_(False)
+            for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` of the whole
+                parameter.requires_grad_(False)
         return self
 
     @torch.inference_mode(False)
