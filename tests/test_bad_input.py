@@ -430,7 +430,7 @@ def test_mutated_configurations_and_options_are_accepted_or_refused(seed, tmp_pa
     ("mode", "key", "words"),
     [
         ("sometimes", "", ["'online', 'offline'"]),
-        ("online", "", ["No API key"]),
+        ("online", "", ["not logged in"]),
         ("online", "short", ["WANDB_API_KEY invalid"]),
     ],
 )

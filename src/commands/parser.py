@@ -56,11 +56,13 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
         known = {name for kind in every for name in inspect.signature(kind).parameters}
         return message, nearest(found[1], known) or HINT
     if found := re.search(r"(?:dot import path string: |class_path ')([\w.]+)", message):
-        key = re.search(r"Parser key \"([\w.]+?)(?:\.init_args[\w.]*)?\"", message)
-        kinds = parts(bases()[key[1]][0]) if key and key[1] in bases() else every
+        key = re.search(r"Parser key \"([\w.]+)\"", message)
+        if not key or key[1] not in bases():
+            return message, nearest(found[1], map(path, every)) or HINT
+        kinds = parts(bases()[key[1]][0])
         known = {name for kind in kinds for name in (short(kind), path(kind))}
         end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
-        return f"{key[0] + ': ' if key else ''}there is no class {found[1]}", end
+        return f"{key[0]}: there is no class {found[1]}", end
     return message, HINT
 
 
