@@ -122,14 +122,14 @@ def test_version_names_what_it_stands_on(capsys):
 
 
 def test_a_part_outside_src_works_and_its_absence_is_named(tmp_path, monkeypatch, capsys, tiny_config):
-    (tmp_path / "my_ideas.py").write_text(
+    (tmp_path / "ideas_of_a_user.py").write_text(
         "from src.objectives.losses import Hinge\n\n\nclass Doubled(Hinge):\n    def generator(self, real, fake):\n"
         "        return 2 * super().generator(real, fake)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    main(["fit", "--config", str(tiny_config), "--run_dir", "run", "--model.loss", "my_ideas.Doubled"])
-    (tmp_path / "my_ideas.py").unlink()
-    monkeypatch.delitem(__import__("sys").modules, "my_ideas")
+    main(["fit", "--config", str(tiny_config), "--run_dir", "run", "--model.loss", "ideas_of_a_user.Doubled"])
+    (tmp_path / "ideas_of_a_user.py").unlink()
+    monkeypatch.delitem(__import__("sys").modules, "ideas_of_a_user")
     said = refusal(["test", "--ckpt_path", "run/checkpoints/last.ckpt"], capsys)
-    assert "my_ideas.Doubled" in said and "put its file" in said
+    assert "ideas_of_a_user.Doubled" in said and "put its file" in said

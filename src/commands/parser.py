@@ -58,7 +58,7 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
     if found := re.search(r"(?:dot import path string: |class_path ')([\w.]+)", message):
         key = re.search(r"Parser key \"([\w.]+)\"", message)
         if not key or key[1] not in bases():
-            return message, nearest(found[1], map(path, every)) or HINT
+            return message, nearest(found[1], map(path, every)) or ": give its whole path"
         kinds = parts(bases()[key[1]][0])
         known = {name for kind in kinds for name in (short(kind), path(kind))}
         end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
