@@ -29,6 +29,7 @@ from src import __version__
 from src.callbacks.checkpoints import KeepConfig, refuse_other_images
 from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
+from src.callbacks.progress import Closing
 from src.commands.choices import state_choices
 from src.commands.compare import compare
 from src.commands.essentials import say_what_is_missing, with_essentials
@@ -127,7 +128,7 @@ class CLI(LightningCLI):
         begun = (run_dir / "config.yaml").exists() and not self.trainer.fast_dev_run
         if begun and not self.run.resume and not inside and rank_zero_only.rank == 0:
             raise ValueError(
-                f"{run_dir} already holds a run: add --resume to go on with it, or --run_dir for a new one"
+                f"{run_dir} already holds a run: name a folder for a new one with --run_dir, or go on with --resume"
             )
         state_choices(self.run.model, self.model, self.datamodule.image_size, but=FACTS)
         config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False)) | {"resume": False}
@@ -143,6 +144,7 @@ class CLI(LightningCLI):
         if not self.trainer.fast_dev_run:
             config = yaml.safe_dump(config, sort_keys=False)
             self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]
+            self.trainer.callbacks.append(Closing(self.after_fit))
 
     def check_images(self) -> dict[str, Any]:
         checkpoint = read_checkpoint(self.run.ckpt_path)

@@ -176,7 +176,7 @@ OPTIONS = {
     "--seed_everything -1": ["-1", "from 0 to"],
     "--model.d_steps 0": ["model.d_steps", "at least 1"],
     "--model.accumulate 3": ["not divisible", "take 6 or 9"],
-    "--data.batch_size -8": ["-8", "take 1"],
+    "--data.batch_size -8": ["-8", "take at least 1"],
     "--data.batch_size foo": ["int", "foo", "--help"],
     "--data.without [12]": ["no image has a class", "[12]", "9"],
     "--data.num_workers -1": ["num_workers", "non-negative", "num_workers=0"],

@@ -259,7 +259,7 @@ def test_networks_are_built_for_every_even_size_and_know_their_blocks(family, pl
 
 
 def test_a_size_that_is_soon_odd_is_told_of_a_better_one():
-    with pytest.warns(UserWarning, match="250x250 can be halved only 1 times.*256x256 makes smaller ones"):
+    with pytest.warns(UserWarning, match="250x250 can be halved only so often .1..*256x256 makes smaller ones"):
         layers.choose_blocks(None, (250, 250))
 
 

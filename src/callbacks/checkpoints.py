@@ -145,7 +145,7 @@ class LastCheckpoint(Checkpoint):
         self.signal = number
         if number == signal.SIGINT:
             signal.signal(number, end_at_once)
-            tell("SIGINT: ends after this step (and its validation), when it has saved; again: at once, without")
+            tell("SIGINT: ends after this step (and its validation), when it has saved; again: at once, unsaved")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         # A checkpoint stands for all that belongs to its step: where a validation follows, it waits for it.

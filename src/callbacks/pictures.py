@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
+from src.engine.interrupts import is_interrupt
 from src.images.pixels import to_uint8
 
 
@@ -62,11 +63,11 @@ class SampleGrid(Callback):
 
     Args:
         every_n_steps: steps between two grids; before the first of them come grids at 64, 128, 256, ... steps, to see
-            early whether it learns, and one more is written at the end.
+            early whether it learns, and one more is written at the end, also after Ctrl-C.
         num_images: images in a grid.
     """
 
-    def __init__(self, every_n_steps: int = 1000, num_images: int = 100):
+    def __init__(self, every_n_steps: int = 250, num_images: int = 100):
         if min(every_n_steps, num_images) < 1:
             raise ValueError(f"SampleGrid takes numbers of at least 1, got {every_n_steps} steps, {num_images} images")
         self.every_n_steps = every_n_steps
@@ -74,8 +75,12 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.datamodule and not trainer.fast_dev_run:
-            drawn = trainer.datamodule.drawn("train", self.num_images)
-            self.save(trainer, grid(torch.from_numpy(trainer.datamodule.split("train")[0][drawn])), "real")
+            images, labels = trainer.datamodule.split("train")
+            every = labels is not None and len(np.unique(labels)) == trainer.datamodule.num_classes
+            drawn = (
+                of_all_classes(labels, self.num_images) if every else trainer.datamodule.drawn("train", self.num_images)
+            )
+            self.save(trainer, grid(torch.from_numpy(images[drawn]), pl_module.generator.columns), "real")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self.is_due(trainer.global_step):
@@ -84,6 +89,10 @@ class SampleGrid(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.is_due(trainer.global_step) and not trainer.fast_dev_run:
             self.draw(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if is_interrupt(exception):
+            self.on_train_end(trainer, pl_module)
 
     def is_due(self, step: int) -> bool:
         early = 64 <= step < self.every_n_steps and step.bit_count() == 1
@@ -104,6 +113,18 @@ class SampleGrid(Callback):
         picture.save(path)
         for logger in trainer.loggers:
             send(logger, "samples" if name != "real" else name, picture, trainer.global_step)
+
+
+def of_all_classes(labels: np.ndarray, number: int) -> np.ndarray:
+    """Numbers of images whose classes take turns, as those of the samples in a grid do; even over each class.
+
+    Args:
+        labels: of all images.
+        number: how many are wanted.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rows = -(-number // len(members))
+    return np.stack([of[np.linspace(0, len(of) - 1, rows).astype(int)] for of in members], 1).ravel()[:number]
 
 
 class NearestImages(Callback):

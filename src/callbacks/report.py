@@ -18,6 +18,7 @@ from PIL import Image
 
 from src import __version__
 from src.callbacks.curves import draw, png, read
+from src.engine.interrupts import is_interrupt
 
 LARGEST = 1600  # pixels of a side of a picture in the page
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics")
@@ -46,6 +47,10 @@ class Report(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.refresh(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if is_interrupt(exception):
+            self.refresh(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.refresh(trainer, pl_module)

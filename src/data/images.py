@@ -151,7 +151,9 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         module = self.trainer.lightning_module
         parts = self.trainer.world_size * module.accumulate
-        if self.batch_size < 1 or self.batch_size % parts:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} holds no image: take at least {parts}")
+        if self.batch_size % parts:
             below = self.batch_size // parts * parts
             nearest = f"{below} or {below + parts}" if below > 0 else str(parts)
             raise ValueError(

@@ -14,6 +14,11 @@ def exit_code(number: int) -> int:
     return 128 + number if FIRST else 0
 
 
+def is_interrupt(exception: BaseException) -> bool:
+    """Whether training ends by Ctrl-C, after it has saved: somebody is there, and looks at what it has made."""
+    return isinstance(exception, SystemExit) and exception.code == exit_code(signal.SIGINT)
+
+
 def tell(line: str) -> None:
     """Says it past Python's buffers: the signal may have come while these were written."""
     if FIRST:

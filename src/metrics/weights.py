@@ -76,7 +76,7 @@ def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path,
         except (OSError, RuntimeError) as error:  # no network; a file cut short
             raise MissingWeights(
                 f"cannot download weights ({first_line(error)}): fetch {url} by other means and put it at {path}, "
-                "or give its place as `weights`"
+                "or name the file as `weights` of the extractor (src/metrics/README.md shows how)"
             ) from error
     found = sha256(path)
     if not found.startswith(hash_prefix):

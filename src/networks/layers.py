@@ -37,7 +37,7 @@ def grid_size(image_size: tuple[int, int], num_blocks: int, option: str = "num_b
     remedy = f", or set {option}={fits}" if fits else ""
     raise ValueError(
         f"image_size {height}x{width} is not a multiple of {factor} ({option}={num_blocks}): "
-        f"resize the images, nearest {nearest}{remedy}, or take a network of src.networks.mlp"
+        f"choose another data.image_size, nearest {nearest}{remedy}, or a network of src.networks.mlp"
     )
 
 
@@ -58,8 +58,8 @@ def choose_blocks(num_blocks: int | None, image_size: tuple[int, int]) -> int:
     if min(image_size) // 2**chosen >= 16 and gcd(*image_size) % 2 == 0:
         height, width = (-(-side // 16) * 16 for side in image_size)
         rank_zero_warn(
-            f"image_size {image_size[0]}x{image_size[1]} can be halved only {chosen} times, which makes large and slow"
-            f" networks: {height}x{width} makes smaller ones"
+            f"image_size {image_size[0]}x{image_size[1]} can be halved only so often ({chosen}): large and slow"
+            f" networks; {height}x{width} makes smaller ones"
         )
     return chosen
 
