@@ -82,5 +82,6 @@ def fail(message: Any, hint: str = "", code: int = 1) -> NoReturn:
     line = re.sub(r"(- )?Expected a dot import path string: (\S+)", r"there is no class \2", line)
     line = re.sub(r"Expected a (<|typing)", r"expected \1", line).replace("typing.Literal", "one of ")
     line = re.sub(r"<class '(.*?)'>", r"\1", line)
+    line = re.sub(r'Parser key "([\w.]+)":', r"--\1:", line)
     print(f"error: {line}{hint}", file=sys.stderr, flush=True)
     sys.exit(code)
