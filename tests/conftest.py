@@ -67,6 +67,16 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What Lightning puts into the environment (the port of a process group, a rank, a seed) ends with the test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 class Squares(ImageDataModule):
     """A hundred 4x4 grey images of two classes, bright and dark, that need no file.
 

@@ -181,7 +181,8 @@ def differences(one: Path, other: Path) -> list[str]:
     found = [*compare(checkpoint(one, "last"), checkpoint(other, "last"), "last")]
     found += compare(checkpoint(one, "best"), checkpoint(other, "best"), "best")
     found += compare(*(curves(folder) for folder in (one, other)), "metrics.csv")
-    found += compare(*(pictures(folder) for folder in (one, other)), "samples")
+    drawn, drawn_other = pictures(one), pictures(other)  # Ctrl-C draws one more
+    found += compare(drawn, {name: picture for name, picture in drawn_other.items() if name in drawn}, "samples")
     leftovers = [str(path) for path in (other / "run").rglob(".*")]
     return found + leftovers
 

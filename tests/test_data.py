@@ -177,7 +177,7 @@ def test_pixels_are_converted_after_the_transfer():
     assert data.on_after_batch_transfer(request, 0) is request
 
 
-@pytest.mark.parametrize(("batch_size", "remedy"), [(12, "8 or 16"), (3, "take 8"), (0, "take 8")])
+@pytest.mark.parametrize(("batch_size", "remedy"), [(12, "8 or 16"), (3, "take 8"), (0, "take at least 8")])
 def test_batch_that_cannot_be_shared_out(batch_size, remedy):
     with pytest.raises(ValueError, match=remedy):
         attach(Numbered(batch_size=batch_size), world_size=4, accumulate=2).train_dataloader()

@@ -171,7 +171,7 @@ def test_naming_a_callback_does_not_lose_what_a_run_needs(tiny_config, tmp_path,
     arguments = ["fit", "--config", str(tiny_config), "--run_dir", str(run)]
     arguments += ["--trainer.callbacks", "LearningRateMonitor", "--trainer.plugins", "LightningEnvironment"]
     cli = main(arguments)
-    assert kinds(cli)[-3:] == ["StepBar", "BestCheckpoint", "LastCheckpoint"] and "KeepConfig" in kinds(cli)
+    assert kinds(cli)[-4:-1] == ["StepBar", "BestCheckpoint", "LastCheckpoint"] and "KeepConfig" in kinds(cli)
     assert type(cli.trainer.strategy.checkpoint_io).__name__ == "AtomicCheckpointIO"
     assert (run / "checkpoints/last.ckpt").exists() and (run / "checkpoints/best.ckpt").exists()
     assert "without SampleGrid, " in caplog.text and "trainer.callbacks+" in caplog.text
@@ -180,7 +180,7 @@ def test_naming_a_callback_does_not_lose_what_a_run_needs(tiny_config, tmp_path,
 def test_an_essential_that_is_named_takes_the_place_of_the_usual_one(tiny_config, tmp_path):
     arguments = ["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run")]
     cli = main([*arguments, "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_n_steps=1"])
-    assert kinds(cli).count("LastCheckpoint") == 1 and cli.trainer.callbacks[-1].every_n_steps == 1
+    assert kinds(cli).count("LastCheckpoint") == 1 and cli.trainer.callbacks[-2].every_n_steps == 1
     assert "SampleGrid" in kinds(cli)
 
 

@@ -192,7 +192,10 @@ def share(rank, world_size, folder, make, number):
     Path(folder, f"{world_size}-{rank}.json").write_text(json.dumps(figures))
 
 
-@pytest.mark.parametrize(("make", "number"), [(fid, 120), (kid, 120), (inception_score, 120), (kid, 40), (fid, 40)])
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((fid, 120), (kid, 40), (inception_score, 120))]
+
+
+@pytest.mark.parametrize(("make", "number"), [(kid, 120), (fid, 40), *SLOW])
 def test_two_processes_give_the_figure_of_one(make, number, tmp_path):
     share(0, 1, tmp_path, make, number)
     mp.spawn(share, (2, str(tmp_path), make, number), nprocs=2)
