@@ -27,7 +27,7 @@ setup: $(READY)  ## install everything into .venv; LOCKED=1: the versions of con
 
 lock: setup  ## write the newest versions that fit into constraints.txt
 	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --all-extras \
-	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
+	  --no-annotate --no-header -o constraints.txt pyproject.toml
 
 train: setup  ## train the default, 8x8 digits, and score it: minutes on a CPU
 	$(PY) -m src fit --config configs/digits.yaml --run_dir $(RUN) --resume
