@@ -52,11 +52,13 @@ def flat(hint: Any) -> Iterator[Any]:
 
 def parts(base: type) -> list[type]:
     """What may be named where a `base` is asked for: the classes of this project that are complete, by their paths."""
-    known = {base}
-    for _ in range(10):  # deeper than any family of classes
-        known |= {inner for kind in known for inner in kind.__subclasses__()}
-    ours = [kind for kind in known if kind.__module__.startswith("src.") and not inspect.isabstract(kind)]
+    ours = [kind for kind in family(base) if kind.__module__.startswith("src.") and not inspect.isabstract(kind)]
     return sorted(ours, key=path)
+
+
+def family(base: type) -> set[type]:
+    """A class and all that derive from it."""
+    return {base}.union(*map(family, base.__subclasses__()))
 
 
 def path(kind: type) -> str:
