@@ -11,6 +11,7 @@ from src.engine import seeding
 from src.engine.batches import join, pieces
 from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
+from src.engine.strides import channels_last_
 from src.images.augment import Augmentation
 from src.images.measurements import Measurement
 from src.metrics.base import Score
@@ -95,6 +96,8 @@ class GAN(Training):
         for regularizer in g_regularizers or []:
             regularizer.build(generator, discriminator)
         discriminator.meet(generator)
+        for network in (generator, discriminator, *(g_regularizers or [])):
+            channels_last_(network)  # before the average is copied and the optimizers are made
 
         self.generator = generator
         self.discriminator = discriminator

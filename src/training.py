@@ -16,6 +16,7 @@ from src.engine import seeding
 from src.engine.batches import pieces
 from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
 from src.engine.schedules import check_length
+from src.engine.strides import like_weights_
 from src.evaluation import Evaluation
 
 
@@ -52,6 +53,7 @@ class Training(Evaluation):
                 raise ValueError(
                     f"{type(optimizer).__name__} does not fit the two-player step: choose Adam, for instance"
                 )
+            optimizer.register_load_state_dict_post_hook(like_weights_)
         return optimizers
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list]:

@@ -15,16 +15,18 @@ from torch import nn
 from src.engine.distributed import average_, batch_norm_statistics
 from src.objectives.regularizers import R1
 
-SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+# Fused, and so in need of gradients in the order of their weights; convolutions have another one than matrices.
+SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "fused": True}}
+CONVOLUTIONAL = {"width": 4, "num_blocks": 2, "batch_norm": False}
 
 
 def experiment(folder, **model):
-    """The digits with small dense networks and SGD, written to a file."""
+    """The digits with small networks and SGD, written to a file."""
     config = {
         "trainer": {"max_steps": 5, "accelerator": "cpu", "logger": False, "val_check_interval": 5},
         "model": {
             "generator": {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16]}},
-            "discriminator": {"class_path": "src.networks.mlp.Discriminator", "init_args": {"hidden": [16]}},
+            "discriminator": {"class_path": "src.networks.dcgan.Discriminator", "init_args": CONVOLUTIONAL},
             "g_optimizer": SGD,
             "d_optimizer": SGD,
             "metrics": [

@@ -1,8 +1,11 @@
-"""The whole step of `fit` against a bare PyTorch loop on the same networks and data: `make bench`.
+"""The step of `fit`, in float32 and in bfloat16, against the loop of a tutorial on the same networks: `make bench`.
 
-The two take turns (A B A B ...), because machines are shared and their speed drifts; the ratio of neighbours counts.
-Both do the digits experiment: batches of 64, Adam, R1 every 8th update, the moving average. `fit` also seeds every
-step, keys its noise, and logs every 50th step to metrics.csv.
+Both do the same updates. The tutorial's loop is plain PyTorch: real and fake images one after the other, Adam as it is,
+float32, weights in the order of their construction; D's gradient is computed in G's update too, and thrown away. `fit`
+also seeds every step, keys its noise, looks for faults and writes curves. Images are random.
+
+They take turns (A B C A B C ...), and CPU time of the process counts, because machines are shared and their speed
+drifts. The ratio of neighbours counts: above 1, `fit` is faster. `--threads 1` leaves the other cores alone.
 """
 
 import argparse
@@ -10,116 +13,201 @@ import copy
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback
+from torch import nn
 
 from src.callbacks.loggers import CSV
 from src.callbacks.progress import StepBar
 from src.cli import Trainer, quieten
-from src.data.digits import Digits
+from src.data.images import ImageDataModule
 from src.engine.ema import EMA
 from src.gan import GAN
-from src.networks import dcgan
-from src.objectives.losses import NonSaturating
-from src.objectives.regularizers import R1
+from src.images.augment import Translation
+from src.networks import dcgan, mlp, resnet
+from src.objectives.losses import Hinge, Loss, NonSaturating, RelativisticPairing
+from src.objectives.regularizers import R1, R2, Regularizer
 
-WARMUP = 25  # steps before the clock starts
+
+class Experiment(NamedTuple):
+    """What is trained, and for how many steps a turn: a multiple of the interval of its penalties."""
+
+    generator: Callable[..., nn.Module]
+    discriminator: Callable[..., nn.Module]
+    steps: int
+    image_size: int = 32
+    channels: int = 3
+    num_classes: int = 0
+    batch_size: int = 64
+    loss: type[Loss] = NonSaturating
+    regularizers: tuple[Regularizer, ...] = ()
+    augment: bool = False
+    average: bool = True
+
+    def players(self) -> tuple[nn.Module, nn.Module]:
+        torch.manual_seed(0)
+        facts = {"image_size": (self.image_size,) * 2, "channels": self.channels, "num_classes": self.num_classes}
+        return self.generator(**facts), self.discriminator(**facts)
+
+
+EXPERIMENTS = {
+    "one unit (what is not arithmetic)": Experiment(
+        partial(mlp.Generator, latent_dim=1, hidden=(1,)), partial(mlp.Discriminator, hidden=(1,)),
+        steps=200, image_size=1, channels=1,
+    ),
+    "digits.yaml, 8x8": Experiment(
+        partial(dcgan.Generator, width=64, num_blocks=2),
+        partial(dcgan.Discriminator, width=64, num_blocks=2, batch_norm=False),
+        steps=64, image_size=8, channels=1, num_classes=10, regularizers=(R1(0.1, every=8),),
+    ),
+    "DCGAN, 32x32, width 64": Experiment(
+        partial(dcgan.Generator, width=64), partial(dcgan.Discriminator, width=64, batch_norm=False),
+        steps=8, average=False,
+    ),
+    "SNGAN, 32x32, width 64, batch 32": Experiment(
+        partial(resnet.Generator, width=64), partial(resnet.Discriminator, width=64, num_down=2),
+        steps=4, batch_size=32, loss=Hinge, average=False,
+    ),
+    "folder.yaml, 32x32": Experiment(
+        partial(resnet.Generator, width=64), partial(dcgan.Discriminator, width=32, batch_norm=False),
+        steps=8, loss=RelativisticPairing, regularizers=(R1(0.3, every=8), R2(0.3, every=8)), augment=True,
+    ),
+}  # fmt: skip
+
+
+class Noise(ImageDataModule):
+    """Random images, with random labels where there are classes."""
+
+    splits = ("train",)
+
+    def __init__(self, experiment: Experiment):
+        super().__init__(experiment.batch_size, labels=experiment.num_classes > 0)
+        self.experiment = experiment
+        self.describe(experiment.image_size, experiment.channels, [str(i) for i in range(experiment.num_classes)])
+
+    def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        random, size = np.random.RandomState(0), self.experiment.image_size
+        images = random.randint(0, 256, (1000, self.experiment.channels, size, size), dtype=np.uint8)
+        return images, random.randint(0, max(1, self.experiment.num_classes), 1000)
 
 
 class Clock(Callback):
-    """Seconds from the end of step WARMUP to the end of the last step."""
+    """CPU seconds from the end of step `warmup` to the end of the last step."""
+
+    def __init__(self, warmup: int):
+        self.warmup = warmup
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == WARMUP:
-            self.start = time.perf_counter()
-        self.seconds = time.perf_counter() - getattr(self, "start", time.perf_counter())
+        if trainer.global_step == self.warmup:
+            self.start = time.process_time()
+        self.seconds = time.process_time() - getattr(self, "start", 0)
 
 
-def networks():
-    torch.manual_seed(0)
-    facts = {"image_size": (8, 8), "channels": 1, "num_classes": 10}
-    generator = dcgan.Generator(**facts, width=64, num_blocks=2)
-    return generator, dcgan.Discriminator(**facts, width=64, num_blocks=2, batch_norm=False)
-
-
-def optimizer(parameters):
-    return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), fused=True)
-
-
-def with_fit(steps: int) -> float:
-    generator, discriminator = networks()
+def fit(experiment: Experiment, precision: str) -> float:
+    """CPU seconds a step of `fit`."""
+    adam = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999), fused=True)  # as in base.yaml
     gan = GAN(
-        generator, discriminator, NonSaturating(), optimizer, optimizer,
-        regularizers=[R1(0.1, every=8)], ema=EMA(half_life=10000),
+        *experiment.players(), experiment.loss(), adam, adam,
+        regularizers=list(experiment.regularizers), augment=[Translation()] if experiment.augment else None,
+        ema=EMA(half_life=10000) if experiment.average else None,
     )  # fmt: skip
-    clock = Clock()
+    warmup = max(2, experiment.steps // 4)
+    clock = Clock(warmup)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            accelerator="cpu", max_steps=WARMUP + steps, max_epochs=-1, logger=CSV(folder), log_every_n_steps=50,
-            callbacks=[clock, StepBar()], enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
-            use_distributed_sampler=False, default_root_dir=folder,
-        ).fit(gan, datamodule=Digits(batch_size=64))  # fmt: skip
-    return clock.seconds / steps
+            accelerator="cpu", precision=precision, max_steps=warmup + experiment.steps, max_epochs=-1,
+            logger=CSV(folder), log_every_n_steps=50, callbacks=[clock, StepBar()], enable_checkpointing=False,
+            enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False, default_root_dir=folder,
+        ).fit(gan, datamodule=Noise(experiment))  # fmt: skip
+    return clock.seconds / experiment.steps
 
 
-def bare(steps: int) -> float:
-    generator, discriminator = networks()
+def tutorial(experiment: Experiment) -> float:
+    """CPU seconds a step of a loop that one writes in an afternoon."""
+    generator, discriminator = experiment.players()
     average = copy.deepcopy(generator)
-    g_optimizer, d_optimizer = optimizer(generator.parameters()), optimizer(discriminator.parameters())
-    images, labels = map(torch.from_numpy, Digits().load("train"))
-    for step in range(WARMUP + steps):
-        if step == WARMUP:
-            start = time.perf_counter()
-        index = torch.randint(len(images), (64,))
-        real, label = images[index].float() / 127.5 - 1, labels[index]
+    loss_of, augment = experiment.loss(), Translation() if experiment.augment else nn.Identity()
+    g_optimizer, d_optimizer = (
+        torch.optim.Adam(player.parameters(), lr=2e-4, betas=(0.5, 0.999)) for player in (generator, discriminator)
+    )
+    images, labels = map(torch.from_numpy, Noise(experiment).load("train"))
 
+    def batch():
+        index = torch.randint(len(images), (experiment.batch_size,))
+        return images[index].float() / 127.5 - 1, labels[index] if experiment.num_classes else None
+
+    def generated(condition):
+        return augment(generator(torch.randn(experiment.batch_size, *generator.latent_shape), condition))
+
+    warmup = max(2, experiment.steps // 4)
+    for step in range(warmup + experiment.steps):
+        if step == warmup:
+            start = time.process_time()
+        real, condition = batch()
         d_optimizer.zero_grad()
-        discriminator.requires_grad_(True)
-        with torch.no_grad():
-            fake = generator(torch.randn(64, 100), label)
-        loss = F.softplus(-discriminator(real, label)).mean() + F.softplus(discriminator(fake, label)).mean()
-        if (step + 1) % 8 == 0:
-            x = real.clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(discriminator(x, label).sum(), x, create_graph=True)
-            loss = loss + 0.1 * 8 * gradient.square().sum((1, 2, 3)).mean() / 2
+        real, fake = augment(real), generated(condition).detach()
+        loss = loss_of.discriminator(discriminator(real, condition), discriminator(fake, condition))
+        for regularizer in experiment.regularizers:
+            if (step + 1) % regularizer.every == 0:
+                penalty = regularizer.penalty(discriminator, real, fake, condition)
+                loss = loss + regularizer.weight * regularizer.every * penalty
         loss.backward()
         d_optimizer.step()
 
         g_optimizer.zero_grad()
-        discriminator.requires_grad_(False)
-        F.softplus(-discriminator(generator(torch.randn(64, 100), label), label)).mean().backward()
+        real_logits = None
+        if loss_of.relativistic:
+            real, condition = batch()
+            with torch.no_grad():
+                real_logits = discriminator(augment(real), condition)
+        loss_of.generator(real_logits, discriminator(generated(condition), condition)).backward()
         g_optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 0.005)
-            for old, new in zip(average.buffers(), generator.buffers(), strict=True):
-                old.copy_(new)
-    return (time.perf_counter() - start) / steps
+        if experiment.average:
+            with torch.no_grad():
+                for old, new in zip(average.parameters(), generator.parameters(), strict=True):
+                    old.lerp_(new, 0.005)
+                for old, new in zip(average.buffers(), generator.buffers(), strict=True):
+                    old.copy_(new)
+    return (time.process_time() - start) / experiment.steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300, help="timed steps of one turn")
-    parser.add_argument("--turns", type=int, default=7, help="turns of each")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5, help="turns of each")
+    parser.add_argument("--threads", type=int, default=1, help="that compute")
+    parser.add_argument("--only", default="", help="experiments whose name contains this")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     quieten()
+    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.turns} turns; range in brackets\n")
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.turns} turns of {options.steps} steps"
+        "| experiment | tutorial's loop, ms a step | fit in float32, times as fast | fit in bf16-mixed |",
+        "|---|---|---|---|",
+        sep="\n",
     )
-    pairs = []
-    for turn in range(options.turns):
-        runs = [partial(with_fit, options.steps), partial(bare, options.steps)]
-        if turn % 2:
-            a, b = reversed([run() for run in reversed(runs)])
-        else:
-            a, b = (run() for run in runs)
-        pairs.append((a, b))
-        print(f"fit {1e3 * a:6.2f} ms a step, bare loop {1e3 * b:6.2f} ms, ratio {a / b:.3f}", flush=True)
-    ratios = sorted(a / b for a, b in pairs)
-    middle = statistics.median(ratios)
-    print(f"step of fit / step of a bare loop: median {middle:.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f}")
+    for name, experiment in EXPERIMENTS.items():
+        if options.only not in name:
+            continue
+        runs = [
+            partial(tutorial, experiment),
+            partial(fit, experiment, "32-true"),
+            partial(fit, experiment, "bf16-mixed"),
+        ]
+        turns = []
+        for turn in range(options.turns):
+            order = (0, 1, 2) if turn % 2 == 0 else (2, 1, 0)
+            seconds = {place: runs[place]() for place in order}
+            turns.append([seconds[place] for place in range(3)])
+        cells = [f"{1e3 * statistics.median(seconds[0] for seconds in turns):.1f}"]
+        for place in (1, 2):
+            ratios = [seconds[0] / seconds[place] for seconds in turns]
+            cells.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f} {max(ratios):.2f}]")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
