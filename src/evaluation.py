@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from src.engine import seeding
+from src.engine.batches import BLOCK
 from src.engine.distributed import average_, batch_norm_statistics, largest
 from src.images.pixels import to_uint8
 from src.metrics.base import Metric, Score, key_of
@@ -22,7 +23,6 @@ from src.metrics.statistics import Collector, Features
 from src.metrics.weights import MissingWeights
 from src.networks.base import Generator
 
-BLOCK = 16  # samples that the generator draws at once
 FEATURES = ".cache/features"  # where those of real images are kept
 
 

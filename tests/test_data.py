@@ -12,8 +12,9 @@ from conftest import Squares
 from src.data.dataset import ImageDataset
 from src.data.digits import Digits
 from src.data.images import ImageDataModule
-from src.data.order import EVAL_BATCH, StepSampler, permutation, sample_loader
+from src.data.order import StepSampler, permutation, sample_loader
 from src.data.sizes import resized
+from src.engine.batches import EVAL_BATCH
 from src.images.pixels import from_uint8, to_uint8
 
 
@@ -225,8 +226,8 @@ def test_requests_do_not_depend_on_the_number_of_processes(num_images):
 
 def test_request_loaders_take_their_number_from_the_module():
     data = attach(Numbered(), rank=1, world_size=2)
-    assert [indices.tolist() for indices, _ in data.val_dataloader()] == [list(range(50, 100))]
-    assert [(len(indices), condition) for indices, condition in data.test_dataloader()] == [(50, None)]
+    assert [indices.tolist() for indices, _ in data.val_dataloader()] == [list(range(EVAL_BATCH, 120))]
+    assert [(len(indices), condition) for indices, condition in data.test_dataloader()] == [(101 - EVAL_BATCH, None)]
 
 
 def test_fingerprints_follow_pixels_and_labels():
@@ -258,11 +259,11 @@ def test_conditions_follow_the_training_labels():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_real_batches_give_every_image_once_in_order(world_size):
-    data = Numbered(120, flip=True)
+    data = Numbered(2 * EVAL_BATCH + 20, flip=True)
     ranks = [list(data.real_batches("train", rank, world_size)) for rank in range(world_size)]
     batches = [ranks[chunk % world_size][chunk // world_size] for chunk in range(3)]
     assert [len(batch) for batch in batches] == [EVAL_BATCH, EVAL_BATCH, 20]
-    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(120))
+    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(len(torch.cat(batches))))
     assert sum(map(len, ranks)) == 3
 
 

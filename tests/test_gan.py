@@ -10,9 +10,8 @@ from conftest import Squares, fit, make_gan, make_trainer
 from torch.nn.utils import parameters_to_vector
 
 from src.engine import seeding
+from src.engine.batches import BLOCK, EVAL_BATCH, join, pieces
 from src.engine.ema import EMA
-from src.evaluation import BLOCK
-from src.gan import join, pieces
 from src.images.augment import Augmentation, InstanceNoise
 from src.images.pixels import from_uint8, to_uint8
 from src.networks import mlp
@@ -272,6 +271,17 @@ def test_a_sample_has_its_row_in_a_batch_of_fixed_size(monkeypatch):
     noise = {i: seeding.normal((4,), 0, seeding.SAMPLES, i) for i in (3, 16, 18)}
     assert torch.equal(batches[0][3], noise[3])
     assert torch.equal(batches[1][0], noise[16]) and torch.equal(batches[1][2], noise[18])
+
+
+def test_an_evaluation_draws_no_block_twice(monkeypatch):
+    """In chunks of 50 samples the blocks at their borders would be, a quarter of all."""
+    gan = make_gan()
+    rows, forward = [], gan.generator.forward
+    monkeypatch.setattr(gan.generator, "forward", lambda z, c: rows.append(len(z)) or forward(z, c))
+    chunks = [gan.sample(indices) for indices in torch.arange(10 * BLOCK).split(EVAL_BATCH)]
+    assert sum(rows) == 10 * BLOCK
+    others = [gan.sample(indices) for indices in torch.arange(10 * BLOCK).split(50)]
+    assert torch.equal(torch.cat(chunks), torch.cat(others)), "samples do not depend on the chunks, to the last bit"
 
 
 def test_noise_differs_between_purposes_steps_and_seeds():

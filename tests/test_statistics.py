@@ -10,6 +10,7 @@ import torch
 from torch.distributed import ReduceOp
 
 from src.data.digits import Digits
+from src.engine.batches import EVAL_BATCH
 from src.metrics import kept, statistics
 from src.metrics.features import Classifier
 from src.metrics.fid import FrechetDistance
@@ -32,7 +33,7 @@ class Counting(Classifier):
 
 def extract(folder, extractor, fingerprint="a", count=120):
     images, labels = Digits().load("train")
-    batches = torch.from_numpy(images[:count]).split(50)
+    batches = torch.from_numpy(images[:count]).split(EVAL_BATCH)
     return real_features(batches, labels[:count], count, fingerprint, extractor, folder)
 
 

@@ -21,6 +21,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
 from src.cli import main
+from src.engine.batches import EVAL_BATCH
 from src.images.pixels import to_uint8
 from src.metrics import as_torchmetrics
 from src.metrics.features import Classifier, Extractor
@@ -185,17 +186,17 @@ def share(rank, world_size, folder, make, number):
     metric = FromTorchmetrics(make())
     metric.setup("cpu")
     images = torch.randint(0, 256, (number, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for start in range(rank * 50, number, world_size * 50):
-        metric.observe(images[start : start + 50], torch.arange(number)[start : start + 50])
+    for start in range(rank * EVAL_BATCH, number, world_size * EVAL_BATCH):
+        metric.observe(images[start : start + EVAL_BATCH], torch.arange(number)[start : start + EVAL_BATCH])
     trainer = SimpleNamespace(datamodule=data, world_size=world_size)
     figures = metric.evaluate(SimpleNamespace(trainer=trainer, global_rank=rank, protocol=dict), False)
     Path(folder, f"{world_size}-{rank}.json").write_text(json.dumps(figures))
 
 
-SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((fid, 120), (kid, 40), (inception_score, 120))]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((fid, 140), (kid, 40), (inception_score, 140))]
 
 
-@pytest.mark.parametrize(("make", "number"), [(kid, 120), (fid, 40), *SLOW])
+@pytest.mark.parametrize(("make", "number"), [(kid, 140), (fid, 40), *SLOW])
 def test_two_processes_give_the_figure_of_one(make, number, tmp_path):
     share(0, 1, tmp_path, make, number)
     mp.spawn(share, (2, str(tmp_path), make, number), nprocs=2)

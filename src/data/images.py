@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.data.dataset import ImageDataset, ignore_signals, measure, subset_of
-from src.data.order import EVAL_BATCH, StepSampler, chunks, permutation, sample_loader
+from src.data.order import StepSampler, chunks, permutation, sample_loader
 from src.data.sizes import height_width
 from src.data.summary import Findings, amount, sentence
 from src.engine import seeding
+from src.engine.batches import EVAL_BATCH
 from src.images.measurements import Mask, Measurement
 from src.images.pixels import from_uint8
 
@@ -291,7 +292,7 @@ class ImageDataModule(LightningDataModule, ABC):
             world_size: number of processes; chunk c goes to process c mod world_size.
 
         Returns:
-            uint8 (b, C, H, W) with b at most 50.
+            uint8 (b, C, H, W) with b at most EVAL_BATCH.
         """
         images, _ = self.split(split)
         for chunk in chunks(len(images), EVAL_BATCH, rank, world_size):

@@ -9,8 +9,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.engine import seeding
 
-EVAL_BATCH = 50  # images of one evaluation chunk: fixed, so that samples do not depend on the number of processes
-
 
 class StepSampler(Sampler[list[int]]):
     """Indices of each training step: a pure function of (seed, step), shared out over the processes.

@@ -5,7 +5,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.order import EVAL_BATCH, sample_loader
+from src.data.order import sample_loader
+from src.engine.batches import EVAL_BATCH
 
 
 class Requests(LightningDataModule):

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
+BLOCK = 16  # samples that a generator draws at once
+# Images of one evaluation chunk, which belongs to process chunk mod world size: fixed, so that samples do not depend on
+# the number of processes, and whole blocks, because one that two chunks shared would be drawn twice.
+EVAL_BATCH = 4 * BLOCK
+
 
 def pieces(batch: Any, count: int) -> list[Any]:
     """Cuts every tensor of a batch into `count` equal pieces along its first dimension."""

@@ -16,10 +16,11 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
+from src.engine.batches import EVAL_BATCH
 from src.engine.distributed import world_size
 from src.metrics.base import Score
 from src.metrics.features import Extractor, exact_float32, match_channels
-from src.metrics.kept import CHUNK, digest
+from src.metrics.kept import digest
 
 IMAGES = ("img", "imgs", "image", "images")  # what `update` calls them
 USUAL = ("2048", "logits_unbiased")  # layers of Inception that go without saying
@@ -152,7 +153,7 @@ class FromTorchmetrics(Score):
                 said = f"{type(self.metric).__name__} of the real images"
                 with tqdm(total=number, desc=said, unit="image", leave=False, disable=True if rank else None) as bar:
                     for turn, images in enumerate(data.real_batches("train", rank, processes)):
-                        start = (rank + turn * processes) * CHUNK
+                        start = (rank + turn * processes) * EVAL_BATCH
                         self.show(images, torch.arange(start, start + len(images)), real=True)
                         bar.update(len(images) * processes)
             protocol |= {"num_real": number, "split": "train", "real_data": data.digest("train")[:8]}

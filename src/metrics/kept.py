@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from src.engine.batches import EVAL_BATCH
 from src.metrics.features import Extractor
 from src.metrics.statistics import Collector, Features
 
-CHUNK = 50  # images of one chunk of a split, which belongs to process chunk mod world size
 PARTS = ("values", "logits", "labels", "indices", "rest")  # of `Features`, in a file
 SCHEMA = 3  # raise it when the file would hold other numbers
 
@@ -41,7 +41,7 @@ def real_features(
     They lie in a file that is named after, and holds, what they depend on. A damaged file is made anew.
 
     Args:
-        batches: uint8 images [b, C, H, W] of this process: every `world_size`-th chunk of 50.
+        batches: uint8 images [b, C, H, W] of this process: every `world_size`-th chunk of EVAL_BATCH.
         labels: int64 [N] of the whole split, or None.
         num_images: N.
         fingerprint: of pixels and labels.
@@ -65,7 +65,7 @@ def real_features(
     said = f"{extractor.name} features of the {name} images"
     with tqdm(total=num_images, desc=said, unit="image", leave=False, disable=hidden) as bar:
         for number, images in enumerate(batches):
-            start = (rank + number * world_size) * CHUNK
+            start = (rank + number * world_size) * EVAL_BATCH
             indices = torch.arange(start, start + len(images))
             collector.update(images, indices, None if labels is None else torch.from_numpy(labels)[indices])
             bar.update(len(images) * world_size)
