@@ -65,7 +65,7 @@ class Generator(Network):
 
     @abstractmethod
     def forward(self, z: Tensor, condition: Any = None) -> Tensor:
-        """Latents [B, *latent_shape] -> images [B, channels, H, W] in [-1, 1]."""
+        """Latents [B, *latent_shape] -> images [B, channels, H, W] in [-1, 1]; in training some are not bounded."""
 
     def fit(self, data: Dataset) -> None:
         """Fits what is fitted in closed form, on every process, before the first step; nothing here.

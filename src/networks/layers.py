@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import gcd
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
@@ -159,3 +160,8 @@ def add_spectral_norm(network: nn.Module) -> None:
 def upsample(x: Tensor) -> Tensor:
     """Nearest neighbour, factor 2: [B, C, H, W] -> [B, C, 2H, 2W]."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def float32(x: Tensor) -> torch.autocast:
+    """A context in which nothing is computed in less than float32, on the device of `x`."""
+    return torch.autocast(device_type=x.device.type, enabled=False)
