@@ -11,6 +11,7 @@ from src.engine import seeding
 from src.engine.batches import join, pieces
 from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
+from src.engine.schedules import scheduled
 from src.engine.strides import channels_last_
 from src.images.augment import Augmentation
 from src.images.measurements import Measurement
@@ -36,7 +37,7 @@ class GAN(Training):
         g_optimizer: optimizer of the generator.
         d_optimizer: optimizer of the discriminator.
         g_scheduler: learning-rate schedule of the generator, advanced once a step and no shorter than the run; `null`
-            keeps the rate constant.
+            keeps the rate constant; `OverImages` goes by images and sets betas, too.
         d_scheduler: learning-rate schedule of the discriminator, advanced once a step.
         regularizers: penalties on the discriminator, added to its loss.
         g_regularizers: terms added to the generator's loss; networks of their own train with the generator.
@@ -122,6 +123,14 @@ class GAN(Training):
         self.images_seen = 0  # real ones, by the discriminator
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
+        parts = [
+            loss,
+            *self.regularizers,
+            *self.g_regularizers.modules(),
+            *self.augment.modules(),
+            *([ema] if ema else []),
+        ]
+        self.scheduled = scheduled(parts)
         self.check()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -129,6 +138,7 @@ class GAN(Training):
         self.logs_now = (step + 1) % self.trainer.log_every_n_steps == 0
         seeding.seed_modules(self.device, self.seed, step, self.global_rank)
         batches = pieces(batch, self.batches_per_step)
+        self.follow_schedules()
         for augmentation in self.augment:
             augmentation.advance(step)
 

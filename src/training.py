@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from src.engine import seeding
 from src.engine.batches import pieces
 from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
-from src.engine.schedules import check_length
+from src.engine.schedules import OverImages, check_length
 from src.engine.strides import like_weights_
 from src.evaluation import Evaluation
 
@@ -104,6 +104,17 @@ class Training(Evaluation):
                 on_device = self.trainer.strategy.batch_to_device(loaded)
                 yield from pieces(data.on_after_batch_transfer(on_device, 0), self.batches_per_step)
 
+    def follow_schedules(self) -> None:
+        """Sets the numbers that are functions of the images seen."""
+        for number in (*self.scheduled, *self.over_images().values()):
+            number.set(self.images_seen)
+
+    def over_images(self) -> dict[str, OverImages]:
+        """The schedulers of both players that go by images."""
+        players = zip(("generator", "discriminator"), self.scheduler_callables, strict=True)
+        found = zip([player for player, make in players if make], self.schedulers(), strict=True)
+        return {player: scheduler for player, scheduler in found if isinstance(scheduler, OverImages)}
+
     def backward_into(self, optimizer: Any, loss: Tensor) -> None:
         """Adds the gradient of `loss` to the parameters of one player; the other's is never computed."""
         weights = [weight for weight in parameters(optimizer) if weight.requires_grad]
@@ -167,6 +178,9 @@ class Training(Evaluation):
     def log_curves(self) -> None:
         then, seen_then = self.clock
         self.clock = (time.perf_counter(), self.images_seen)
+        self.curves |= {number.curve: number.value for number in self.scheduled}
+        for player, scheduler in self.over_images().items():
+            self.curves |= {f"{name}/{player}": value for name, value in scheduler.now.items()}
         for player, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
             self.curves[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
         strengths = {name: value for name, value in self.augment.named_buffers() if name.endswith("strength")}
@@ -190,6 +204,7 @@ class Training(Evaluation):
         if any(weight.requires_grad for weight in self.generator.parameters()):
             names.append("grad_norm/generator")
         names += [f"augment/{name}" for name, _ in self.augment.named_buffers() if name.endswith("strength")]
+        names += [number.curve for number in self.scheduled]
         intervals = dict.fromkeys(names, every)
         for penalty in self.regularizers:
             found = math.lcm(every, penalty.every // math.gcd(penalty.every, self.d_steps))

@@ -8,6 +8,7 @@ from conftest import Squares, fit, make_gan, make_trainer
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from src.data.order import StepSampler
+from src.engine.schedules import Cosine, OverImages
 from src.objectives.losses import NonSaturating
 
 
@@ -149,6 +150,7 @@ def test_it_gives_up_at_the_same_step_if_it_was_stopped_in_between(tmp_path, mon
         partial(torch.optim.lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=4),
         partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=20),
         partial(torch.optim.lr_scheduler.StepLR, step_size=2),
+        partial(OverImages, lr=Cosine(0.1, 0.01, images=100)),
     ],
 )
 def test_rollback_halves_the_rates_of_any_schedule(schedule, tmp_path):

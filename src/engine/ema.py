@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from src.engine.schedules import Schedule, extremes
+
 
 class EMA:
     """Exponential moving average of the generator.
@@ -13,7 +15,7 @@ class EMA:
 
     Args:
         half_life: images after which a weight's share has halved, so that it does not depend on the batch size
-            (stylegan2-ada-pytorch counts so).
+            (stylegan2-ada-pytorch counts so); a schedule may begin at 0, where the average is the current weights.
         decay: share of the old average kept at each step, in [0, 1), as most papers state it (0.999, 0.9999).
         warmup: the half-life is at most this share of the images seen so far, so that the average forgets the
             random start; 0.05 in stylegan2-ada-pytorch, `null` switches it off.
@@ -22,11 +24,15 @@ class EMA:
         ValueError: unless exactly one of `half_life` and `decay` is given and in its range.
     """
 
-    def __init__(self, half_life: float | None = None, decay: float | None = None, warmup: float | None = 0.05):
+    def __init__(
+        self, half_life: float | Schedule | None = None, decay: float | None = None, warmup: float | None = 0.05
+    ):
         if (half_life is None) == (decay is None):
             raise ValueError("EMA takes either half_life (images) or decay (per step), and not both")
-        if half_life is not None and half_life <= 0:
-            raise ValueError(f"EMA half_life must be positive, got {half_life}; `model.ema: null` switches EMA off")
+        if half_life is not None and (extremes(half_life)[0] < 0 or half_life == 0):
+            raise ValueError(
+                f"EMA half_life must be positive, got {extremes(half_life)[0]}; `model.ema: null` switches EMA off"
+            )
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"EMA decay must be in [0, 1), got {decay}")
         if warmup is not None and warmup <= 0:
@@ -35,7 +41,7 @@ class EMA:
 
     def decay_at(self, step: int, batch_size: int) -> float:
         """The share of the old average that step number `step` (from 0) of `batch_size` images keeps."""
-        if self.decay == 0:
+        if 0 in (self.decay, self.half_life):
             return 0.0
         half_life = self.half_life or batch_size * math.log(0.5) / math.log(self.decay)
         if self.warmup is not None:

@@ -105,5 +105,5 @@ def roll_back(model: LightningModule, path: Path) -> None:
         for group, half in zip(optimizer.param_groups, halves, strict=True):
             group.update(half)
     for scheduler in model.schedulers():
-        for name in {"base_lrs", "max_lrs"} & vars(scheduler).keys():
+        for name in {"base_lrs", "max_lrs", "factors"} & vars(scheduler).keys():
             setattr(scheduler, name, [rate / 2 for rate in getattr(scheduler, name)])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.engine.distributed import average_, world_size
+from src.engine.schedules import Schedule, extremes
 
 
 class Augmentation(nn.Module, ABC):
@@ -37,25 +38,28 @@ class InstanceNoise(Augmentation):
     Source: arXiv:1701.04862, Section 3; arXiv:1610.04490.
 
     Args:
-        sigma: standard deviation at step 0, in units of the images in [-1, 1].
-        steps: at which it has fallen to 0, linearly.
+        sigma: standard deviation at step 0, in units of the images in [-1, 1]; or a schedule over the images seen.
+        steps: at which it has fallen to 0, linearly; `null` beside a schedule, and for noise that stays.
 
     Raises:
-        ValueError: for a negative sigma, or fewer than 1 step.
+        ValueError: for a negative sigma, fewer than 1 step, or steps beside a schedule.
     """
 
-    def __init__(self, sigma: float = 0.5, steps: int = 10000):
+    def __init__(self, sigma: float | Schedule = 0.5, steps: int | None = 10000):
         super().__init__()
-        if sigma < 0 or steps < 1:
-            raise ValueError(f"InstanceNoise needs sigma >= 0 and steps >= 1, got {sigma} and {steps}")
+        if extremes(sigma)[0] < 0 or (steps is not None and steps < 1):
+            raise ValueError(f"InstanceNoise needs sigma >= 0 and steps >= 1, got {extremes(sigma)[0]} and {steps}")
+        if isinstance(sigma, Schedule) and steps is not None:
+            raise ValueError(f"InstanceNoise fades by its schedule or within {steps} steps: set steps to null")
         self.sigma, self.steps = sigma, steps
-        self.now = sigma
+        self.share = 1.0
 
     def advance(self, step: int) -> None:
-        self.now = self.sigma * max(0.0, 1 - step / self.steps)
+        self.share = 1.0 if self.steps is None else max(0.0, 1 - step / self.steps)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images + self.now * torch.randn_like(images) if self.now else images
+        sigma = self.sigma * self.share
+        return images + sigma * torch.randn_like(images) if sigma else images
 
 
 class Color(Augmentation):
@@ -124,7 +128,67 @@ class Cutout(Augmentation):
         return (first <= pixels) & (pixels < first + size)
 
 
-class Adaptive(Augmentation):
+class Several(Augmentation):
+    """Augmentations one after another, each of which hits an image with the probability `strength`.
+
+    Args:
+        augmentations: at least one.
+
+    Raises:
+        ValueError: without augmentations.
+    """
+
+    strength: Tensor | float
+
+    def __init__(self, augmentations: list[Augmentation]):
+        super().__init__()
+        if not augmentations:
+            raise ValueError(
+                f"{type(self).__name__} needs augmentations: list at least one, src.images.augment.Translation for"
+                " instance"
+            )
+        self.augmentations = nn.ModuleList(augmentations)
+
+    def check(self, loss: Any) -> None:
+        for augmentation in self.augmentations:
+            augmentation.check(loss)
+
+    def advance(self, step: int) -> None:
+        for augmentation in self.augmentations:
+            augmentation.advance(step)
+
+    def observe(self, real_logits: Tensor) -> None:
+        for augmentation in self.augmentations:
+            augmentation.observe(real_logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for augmentation in self.augmentations:
+            hit = torch.rand(len(images), 1, 1, 1, device=images.device) < self.strength
+            images = torch.where(hit, augmentation(images), images)
+        return images
+
+
+class Sometimes(Several):
+    """Each augmentation hits an image with a given probability; R3GAN's rises along a cosine (arXiv:2501.05441).
+
+    Args:
+        augmentations: applied one after another, each with the probability `strength`.
+        strength: 0 to 1, or a schedule over the images seen; above 0.8, G may learn to augment (arXiv:2006.06676,
+            Section 2.2).
+
+    Raises:
+        ValueError: without augmentations, or for a strength outside [0, 1].
+    """
+
+    def __init__(self, augmentations: list[Augmentation], strength: float | Schedule):
+        super().__init__(augmentations)
+        smallest, largest = extremes(strength)
+        if smallest < 0 or largest > 1:
+            raise ValueError(f"strength of Sometimes must be in [0, 1], got {smallest} to {largest}")
+        self.strength = strength
+
+
+class Adaptive(Several):
     """Each augmentation hits an image with a probability that grows where D learns the data by heart (ADA).
 
     Every 4 steps the probability rises if the mean sign of D(x) over the real images lies above `target`, and falls
@@ -144,17 +208,12 @@ class Adaptive(Augmentation):
     def __init__(
         self, augmentations: list[Augmentation], target: float = 0.6, images: int = 500000, limit: float = 0.8
     ):
-        super().__init__()
-        if not augmentations:
-            raise ValueError(
-                "Adaptive needs augmentations: list at least one, src.images.augment.Translation for instance"
-            )
+        super().__init__(augmentations)
         if not -1 <= target <= 1 or images < 1 or not 0 <= limit <= 1:
             raise ValueError(
                 "Adaptive needs a target in [-1, 1], images >= 1 and a limit in [0, 1], "
                 f"got {target}, {images} and {limit}"
             )
-        self.augmentations = nn.ModuleList(augmentations)
         self.target, self.images, self.limit = target, images, limit
         for name in ("strength", "signs", "seen"):  # the latter two since the strength was last adjusted
             self.register_buffer(name, torch.zeros(()))
@@ -164,12 +223,10 @@ class Adaptive(Augmentation):
             raise ValueError(
                 f"Adaptive goes by the signs of logits, which mean nothing to {type(loss).__name__}: leave it out"
             )
-        for augmentation in self.augmentations:
-            augmentation.check(loss)
+        super().check(loss)
 
     def advance(self, step: int) -> None:
-        for augmentation in self.augmentations:
-            augmentation.advance(step)
+        super().advance(step)
         if step % 4 == 0:
             change = (self.signs - self.target * self.seen).sign() * self.seen / self.images
             self.strength.add_(change).clamp_(0, self.limit)
@@ -181,14 +238,7 @@ class Adaptive(Augmentation):
         average_([signs])  # now, so that a checkpoint of one process is that of all
         self.signs += world_size() * signs
         self.seen += world_size() * len(real_logits)
-        for augmentation in self.augmentations:
-            augmentation.observe(real_logits)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for augmentation in self.augmentations:
-            hit = torch.rand(len(images), 1, 1, 1, device=images.device) < self.strength
-            images = torch.where(hit, augmentation(images), images)
-        return images
+        super().observe(real_logits)
 
 
 def checked_ratio(part: Augmentation, ratio: float) -> float:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.engine.schedules import Schedule
 from src.objectives.regularizers import Regularizer
 from src.objectives.terms import GeneratorRegularizer
 
@@ -39,7 +40,7 @@ class Classification(Regularizer):
         ValueError: for a negative weight, or `every` below 1.
     """
 
-    def __init__(self, weight: float = 1.0, fake_weight: float = 1.0, every: int = 1):
+    def __init__(self, weight: float | Schedule = 1.0, fake_weight: float = 1.0, every: int = 1):
         super().__init__(weight, every)
         self.fake_weight = fake_weight
 

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.engine.schedules import Schedule, extremes
+
 
 class Loss(ABC):
     """The objective of both players; both are minimized.
@@ -136,15 +138,15 @@ class Weighted(Loss):
 
     Args:
         loss: the game; `NonSaturating` by default.
-        weight: factor for both players, 0 or more; 0 leaves them to their further terms.
+        weight: factor for both players, 0 or more; 0 leaves them to their further terms; or a schedule.
 
     Raises:
         ValueError: for a negative weight.
     """
 
-    def __init__(self, loss: Loss | None = None, weight: float = 1.0):
-        if weight < 0:
-            raise ValueError(f"weight of Weighted must be 0 or more, not {weight}")
+    def __init__(self, loss: Loss | None = None, weight: float | Schedule = 1.0):
+        if extremes(weight)[0] < 0:
+            raise ValueError(f"weight of Weighted must be 0 or more, not {extremes(weight)[0]}")
         self.loss, self.weight = loss or NonSaturating(), weight
         self.relativistic, self.calibrated = self.loss.relativistic, self.loss.calibrated
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.engine.distributed import average_
+from src.engine.schedules import Schedule
 from src.objectives.terms import GeneratorRegularizer
 
 LARGEST = 4096  # numbers in an element of a sequence: its second moments take 64 MB
@@ -31,7 +32,7 @@ class MarkovChain(GeneratorRegularizer):
         ValueError: for a ridge that is not positive, or `weight` and `every` out of their range.
     """
 
-    def __init__(self, weight: float = 1.0, every: int = 1, dim: int = 2, ridge: float = 1e-3):
+    def __init__(self, weight: float | Schedule = 1.0, every: int = 1, dim: int = 2, ridge: float = 1e-3):
         super().__init__(weight, every)
         if ridge <= 0:
             raise ValueError(f"ridge of MarkovChain must be above 0, not {ridge}")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.engine.schedules import Schedule
 from src.networks.fully_convolutional import Encoder
 from src.objectives.terms import GeneratorRegularizer
 
@@ -31,7 +32,7 @@ class Reconstruction(GeneratorRegularizer):
         ValueError: for a negative weight, `every` below 1, or a sigma that is not positive.
     """
 
-    def __init__(self, weight: float = 1.0, every: int = 1, sigma: float = 0.3, width: int = 64):
+    def __init__(self, weight: float | Schedule = 1.0, every: int = 1, sigma: float = 0.3, width: int = 64):
         super().__init__(weight, every)
         if sigma <= 0:
             raise ValueError(f"sigma of Reconstruction must be more than 0, not {sigma}")

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.engine.schedules import Schedule, extremes
+
 
 class Regularizer(ABC):
     """A penalty on the discriminator; the training step adds weight * every * penalty to its loss.
 
     Args:
-        weight: factor of the penalty, 0 or more.
+        weight: factor of the penalty, 0 or more; a number, or a schedule over the images seen.
         every: evaluate at every this many discriminator updates, 1 or more; the expected objective stays the same,
             since the training step multiplies by it (lazy regularization, arXiv:1912.04958, Section 3.1).
 
@@ -25,7 +27,7 @@ class Regularizer(ABC):
 
     gradient_penalty: bool = False
 
-    def __init__(self, weight: float, every: int = 1):
+    def __init__(self, weight: float | Schedule, every: int = 1):
         check_schedule(self, weight, every)
         self.weight = weight
         self.every = every
@@ -59,9 +61,9 @@ class Regularizer(ABC):
         """
 
 
-def check_schedule(part: Any, weight: float, every: int) -> None:
-    if weight < 0:
-        raise ValueError(f"weight of {type(part).__name__} must be 0 or more, not {weight}")
+def check_schedule(part: Any, weight: float | Schedule, every: int) -> None:
+    if extremes(weight)[0] < 0:
+        raise ValueError(f"weight of {type(part).__name__} must be 0 or more, not {extremes(weight)[0]}")
     if every < 1:
         raise ValueError(f"every of {type(part).__name__} must be 1 or more, not {every}")
 
@@ -126,7 +128,7 @@ class GradientPenalty(Regularizer):
 
     gradient_penalty = True
 
-    def __init__(self, weight: float = 10.0, every: int = 1):
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1):
         super().__init__(weight, every)
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from src.engine.schedules import Schedule
 from src.objectives.regularizers import check_schedule
 
 
@@ -14,14 +15,14 @@ class GeneratorRegularizer(nn.Module, ABC):
     A module: networks of its own (an encoder) train with the generator, by its optimizer, and lie in the checkpoint.
 
     Args:
-        weight: factor of the term, 0 or more.
+        weight: factor of the term, 0 or more; a number, or a schedule over the images seen.
         every: evaluate at every this many steps, 1 or more, rescaled by it.
 
     Raises:
         ValueError: for a negative weight, or `every` below 1.
     """
 
-    def __init__(self, weight: float, every: int = 1):
+    def __init__(self, weight: float | Schedule, every: int = 1):
         super().__init__()
         check_schedule(self, weight, every)
         self.weight = weight
