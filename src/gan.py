@@ -19,7 +19,7 @@ from src.metrics.base import Score
 from src.metrics.from_torchmetrics import ImageMetric, adapted
 from src.networks.base import Discriminator, Generator
 from src.objectives.losses import Loss
-from src.objectives.regularizers import Regularizer
+from src.objectives.regularizers import Augmented, Regularizer
 from src.objectives.terms import GeneratorRegularizer
 from src.training import Training
 
@@ -163,15 +163,19 @@ class GAN(Training):
         latents = self.latents(len(batch[0]), purpose, update)
         for (real, condition), z in self.parts((batch, latents)):
             with torch.no_grad():
-                fake = self.augment(self.measurement(self.generator(z, condition)))
-                real = self.augment(real)
-            real_logits = self.judge(real, condition)
-            fake_logits = self.judge(fake, condition)
+                fake = self.measurement(self.generator(z, condition))
+                augmented_fake, augmented_real = self.augment(fake), self.augment(real)
+            real_logits = self.judge(augmented_real, condition)
+            fake_logits = self.judge(augmented_fake, condition)
             for augmentation in self.augment:
                 augmentation.observe(real_logits.detach())
             loss = self.loss.discriminator(real_logits, fake_logits)
+            before = (Augmented(self.augment, self.discriminator), real, fake)
+            after = (self.discriminator, augmented_real, augmented_fake)
             penalties = [
-                regularizer.weight * regularizer.every * regularizer.penalty(self.discriminator, real, fake, condition)
+                regularizer.weight
+                * regularizer.every
+                * regularizer.penalty(*(before if regularizer.before_augmentation else after), condition)
                 for regularizer in self.regularizers
                 if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]

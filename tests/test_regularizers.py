@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from conftest import fit, make_gan
 from torch import nn
 
+from src.images.augment import Augmentation
 from src.objectives import regularizers
 
 PENALTIES = [regularizers.R1, regularizers.R2, regularizers.GradientPenalty]
@@ -204,3 +206,46 @@ def test_batch_normalization_is_accepted_without_a_gradient_penalty():
 def test_impossible_options_are_refused(regularizer, options):
     with pytest.raises(ValueError, match=f"of {regularizer.__name__} must be"):
         regularizer(**options)
+
+
+class Scaled(Augmentation):
+    """Images times a number, and a note of all that it was given."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor, self.given = factor, []
+
+    def forward(self, images):
+        self.given.append(images.detach().clone())
+        return self.factor * images
+
+
+@pytest.mark.parametrize("regularizer, number", [(regularizers.R1, 1), (regularizers.R2, 0)])
+def test_r1_and_r2_are_gradients_with_respect_to_the_image_before_augmentation(regularizer, number, tmp_path):
+    """Against differences of D(augment(x)) between neighbours of x, in float64."""
+    augment = Scaled(3.0)
+    gan = make_gan(regularizers=[regularizer(2.0)], augment=[augment])
+    before = {name: value.clone() for name, value in gan.discriminator.state_dict().items()}
+    fit(tmp_path, gan, max_steps=1, log_every_n_steps=1)
+    gan.discriminator.load_state_dict(before)
+    images, discriminator = augment.given[number].double(), gan.discriminator.double()
+    neighbours = images[:, None] + 1e-5 * torch.eye(16, dtype=torch.float64).view(1, 16, 1, 4, 4)
+    with torch.no_grad():
+        logits = discriminator(3 * neighbours.flatten(0, 1)).view(-1, 16) - discriminator(3 * images)[:, None]
+    expected = 2 * (logits / 1e-5).square().sum(1).mean() / 2
+    assert gan.logged["loss/penalty"] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_gradient_penalty_is_one_of_the_discriminator_alone(tmp_path):
+    """The scale of the augmentation must not enter the slope, which is to be 1."""
+    seen = []
+
+    class Watch(regularizers.GradientPenalty):
+        def penalty(self, discriminator, real, fake, condition):
+            seen.append((discriminator, real, fake))
+            return super().penalty(discriminator, real, fake, condition)
+
+    augment = Scaled(3.0)
+    gan = fit(tmp_path, make_gan(regularizers=[Watch()], augment=[augment]), max_steps=1)
+    assert seen[0][0] is gan.discriminator
+    torch.testing.assert_close(seen[0][1:], (3 * augment.given[1], 3 * augment.given[0]))

@@ -20,12 +20,14 @@ class Regularizer(ABC):
 
     Attributes:
         gradient_penalty: differentiates the discriminator with respect to its input.
+        before_augmentation: takes images that are not augmented, and a discriminator that augments them.
 
     Raises:
         ValueError: for a negative weight, or `every` below 1.
     """
 
     gradient_penalty: bool = False
+    before_augmentation: bool = False
 
     def __init__(self, weight: float | Schedule, every: int = 1):
         check_schedule(self, weight, every)
@@ -51,9 +53,9 @@ class Regularizer(ABC):
         """The penalty, without `weight` and `every`.
 
         Args:
-            discriminator: D.
-            real: images [B, C, H, W].
-            fake: images [B, C, H, W].
+            discriminator: D, or with `before_augmentation` an `Augmented` D.
+            real: images [B, C, H, W], augmented unless `before_augmentation`.
+            fake: images [B, C, H, W], measured, and augmented unless `before_augmentation`.
             condition: of both batches, or None.
 
         Returns:
@@ -68,7 +70,22 @@ def check_schedule(part: Any, weight: float | Schedule, every: int) -> None:
         raise ValueError(f"every of {type(part).__name__} must be 1 or more, not {every}")
 
 
-def input_gradient(discriminator: nn.Module, images: Tensor, condition: Tensor | None) -> Tensor:
+class Augmented:
+    """The discriminator and what is done to images before it, as one function.
+
+    Args:
+        augment: images [B, C, H, W] to images, drawn anew at each call.
+        discriminator: D.
+    """
+
+    def __init__(self, augment: nn.Module, discriminator: nn.Module):
+        self.augment, self.discriminator = augment, discriminator
+
+    def forward(self, images: Tensor, condition: Any) -> Tensor:
+        return self.discriminator.forward(self.augment(images), condition)
+
+
+def input_gradient(discriminator: Any, images: Tensor, condition: Tensor | None) -> Tensor:
     """grad_x D(x) of each image, [B, C * H * W], itself differentiable by the parameters of D.
 
     Never in half precision: the squares of small gradients underflow there. Float32 may be TF32 on a GPU, as elsewhere.
@@ -84,6 +101,9 @@ def input_gradient(discriminator: nn.Module, images: Tensor, condition: Tensor |
 class R1(Regularizer):
     """1/2 E ||grad_x D(x)||^2 over real x; Mescheder et al., arXiv:1801.04406, Eq. 9, where `weight` is gamma.
 
+    Where images are augmented, x is the image before that, as in StyleGAN2-ADA and R3GAN. StyleGAN2 gives the penalty
+    an optimizer step of its own; here it is a term of the update that is due: Adam sees one sum, and one step less.
+
     Args:
         weight: gamma, 0 or more; 0.0002 * H * W / batch_size is a start (NVlabs/stylegan2-ada-pytorch).
         every: evaluate at every this many discriminator updates, rescaled by it; 16 in StyleGAN2.
@@ -93,13 +113,16 @@ class R1(Regularizer):
     """
 
     gradient_penalty = True
+    before_augmentation = True
 
-    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+    def penalty(self, discriminator: Any, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
         return input_gradient(discriminator, real, condition).square().sum(1).mean() / 2
 
 
 class R2(Regularizer):
     """1/2 E ||grad_x D(x)||^2 over fake x; Mescheder et al., arXiv:1801.04406, Eq. 10, where `weight` is gamma.
+
+    With augmentation as `R1` is.
 
     Args:
         weight: gamma, 0 or more; beside R1 in R3GAN (arXiv:2501.05441), with the same gamma.
@@ -110,13 +133,16 @@ class R2(Regularizer):
     """
 
     gradient_penalty = True
+    before_augmentation = True
 
-    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
+    def penalty(self, discriminator: Any, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
         return input_gradient(discriminator, fake, condition).square().sum(1).mean() / 2
 
 
 class GradientPenalty(Regularizer):
     """E (||grad_x D(x)|| - 1)^2 between real and fake images; WGAN-GP, Gulrajani et al., arXiv:1704.00028, Eq. 3.
+
+    Where images are augmented, x lies between augmented ones: the slope that is to be 1 is that of D alone.
 
     Args:
         weight: lambda, 0 or more.
