@@ -57,10 +57,14 @@ def largest(number: int, device: torch.device) -> int:
 
 
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
-    """The running means and variances inside `module`, which every process gathers from its own images."""
-    return [
-        statistic
-        for layer in module.modules()
-        if isinstance(layer, _BatchNorm) and layer.track_running_stats
-        for statistic in (layer.running_mean, layer.running_var)
-    ]
+    """The running means and variances inside `module`, which every process gathers from its own images.
+
+    Other layers name such buffers in `gathered`.
+    """
+    found = []
+    for layer in module.modules():
+        names = getattr(layer, "gathered", ())
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats:
+            names = ("running_mean", "running_var")
+        found += [getattr(layer, name) for name in names]
+    return found

@@ -97,9 +97,14 @@ class Discriminator(Network):
         channels: of the image.
         num_classes: of the condition; 0: unconditional.
 
+    Attributes:
+        depends_on_batch: a logit depends on the other images of its batch, in evaluation, too.
+
     Raises:
         ValueError: for facts that no image has, see `Network`.
     """
+
+    depends_on_batch: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, condition: Any = None) -> Tensor:
