@@ -10,7 +10,7 @@ SECONDS ?= 300
 SEED    ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock train test test-slow test-gpu soak lint format fuzz bench digits-classifier clean
+.PHONY: help setup lock train test test-slow test-gpu soak lint format fuzz bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,8 @@ bench: setup  ## measure the training step, the trace and the extractor against 
 study-%: setup  ## measure a table of configs/systems/README.md over several seeds: study-gan, study-igm, ...
 	PYTHONPATH=. $(PY) tests/studies/$*.py
 
-digits-classifier: setup  ## train again the shipped network whose features score the digits
-	$(PY) -m src.metrics.classifier --output src/metrics/digits.safetensors
+%-classifier: setup  ## train again a shipped network whose features score digits: digits-classifier, mnist-classifier
+	$(PY) -m src.metrics.classifier --data $* --output src/metrics/$*.safetensors
 
 clean:  ## remove what the targets made, except runs/ and data/
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

@@ -116,7 +116,7 @@ def test_a_table_of_labels_and_its_splits(tmp_path):
 
 def test_accuracy_counts_every_row_once():
     images, labels = digits("train")
-    network, _ = classifier.load(Classifier.DIGITS)
+    network, _ = classifier.load(Classifier.SHIPPED["digits"])
     rows = torch.arange(700, 1437)
     labels[:1000] += 1  # mostly wrong, and more so before row 700
     with torch.no_grad():

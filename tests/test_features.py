@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from src.data.digits import Digits
+from src.data.mnist import SmallMNIST
 from src.metrics import classifier
 from src.metrics.features import Classifier, Extractor, Inception, exact_float32, folded, match_channels
 from src.metrics.resize import bicubic, tf1_bilinear
@@ -303,11 +304,15 @@ def test_without_network_the_file_and_its_place_are_named(tmp_path, monkeypatch)
         Inception().load()
 
 
-def test_shipped_classifier_is_small_and_reaches_its_recorded_accuracy():
-    assert Classifier.DIGITS.stat().st_size < 1e6
-    network, facts = classifier.load(Classifier.DIGITS)
-    images, labels = digits("test")
-    assert classifier.accuracy(network, images, labels) == facts["test_accuracy"] > 0.97
+@pytest.mark.parametrize(("name", "source"), [("digits", Digits), ("mnist", SmallMNIST)])
+def test_shipped_classifiers_are_small_and_reach_their_recorded_accuracy(name, source):
+    assert Classifier.SHIPPED[name].stat().st_size < 1e6
+    extractor = Classifier(name).load()
+    _, facts = classifier.load(Classifier.SHIPPED[name])
+    images, labels = map(torch.from_numpy, source().load("test"))
+    assert extractor.distance.startswith(f"fcd-{name}-")
+    assert extractor.resize == f"bilinear-antialias-{source().image_size[0]}"
+    assert classifier.accuracy(extractor.network, images, labels) == facts["test_accuracy"] > 0.97
     assert len(labels) == facts["num_test"]
 
 
@@ -317,11 +322,11 @@ def test_classifier_features_are_the_layer_before_the_logits():
     features = extractor(images)
     assert features.shape == (len(images), extractor.num_features)
     share = (extractor.network.head(features).argmax(dim=1) == labels).double().mean().item()
-    assert share == classifier.load(Classifier.DIGITS)[1]["test_accuracy"]
+    assert share == classifier.load(Classifier.SHIPPED["digits"])[1]["test_accuracy"]
 
 
 def test_classifier_is_named_after_its_file():
-    file_hash = hashlib.sha256(Classifier.DIGITS.read_bytes()).hexdigest()
+    file_hash = hashlib.sha256(Classifier.SHIPPED["digits"].read_bytes()).hexdigest()
     extractor = Classifier().load()
     assert extractor.distance == f"fcd-digits-{file_hash[:8]}"
     assert extractor.describe() == {

@@ -126,11 +126,12 @@ class Labelled(NamedTuple):
     rows: Tensor
 
 
-def digits() -> tuple[Labelled, Labelled]:
-    """The digits to train on and the held-out ones."""
+def digits(name: str) -> tuple[Labelled, Labelled]:
+    """The digits to train on and the held-out ones: "digits" of 8x8 pixels, or "mnist" of 28x28."""
     from src.data.digits import Digits  # here alone, as below: a metric imports no data
+    from src.data.mnist import SmallMNIST
 
-    data = Digits()
+    data = {"digits": Digits, "mnist": SmallMNIST}[name]()
     return _all(*data.load("train")), _all(*data.load("test"))
 
 
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     A distance on its features suits images far from ImageNet, of the size and the classes of an experiment.
     """
     parser = argparse.ArgumentParser(prog="python -m src.metrics.classifier", description=main.__doc__)
-    parser.add_argument("--data", choices=["digits", "folder"], default="digits", help="labelled images to train on")
+    parser.add_argument("--data", choices=["digits", "mnist", "folder"], default="digits", help="images to train on")
     parser.add_argument("--root", help="for folder: a folder or .zip with one sub-folder a class")
     parser.add_argument("--test_root", help="held-out images, likewise; without it, one in ten of --root is held out")
     parser.add_argument("--image_size", type=int, help="side in pixels, as in the experiment; default: of the files")
@@ -227,7 +228,7 @@ def write(options: argparse.Namespace) -> None:
     if options.output.is_dir() or not os.access(options.output.parent, os.W_OK):
         raise ValueError(f"--output {options.output} cannot be written: name a file in a folder of yours")
     of = (options.root, options.test_root, options.image_size, options.label_column)
-    train_set, test_set = folder(*of) if of_folder else digits()
+    train_set, test_set = folder(*of) if of_folder else digits(options.data)
 
     images, labels, rows = train_set
     num_threads = torch.get_num_threads()
