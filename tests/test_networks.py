@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import bags, base, dcgan, fully_convolutional, fusion, layers, mlp, resnet
+from src.networks import bags, base, biggan, dcgan, fully_convolutional, fusion, layers, mlp, resnet
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
 OTHERS = (base, bags, fusion)  # samples that are not single images, conditions that are no labels: own tests
@@ -58,7 +58,7 @@ conditions = pytest.mark.parametrize("num_classes", [0, 3])
 
 
 def test_the_walk_finds_the_families():
-    assert {mlp, dcgan, resnet} <= set(FAMILIES)
+    assert {mlp, dcgan, resnet, biggan} <= set(FAMILIES)
 
 
 @families
@@ -196,10 +196,12 @@ def named_sizes(message):
         (fully_convolutional.Discriminator, [(24, 24), (32, 32)]),
         (resnet.Generator, [(24, 24), (32, 32)]),
         (resnet.Discriminator, [(28, 28), (28, 32)]),
+        (biggan.Generator, [(24, 24), (32, 32)]),
+        (biggan.Discriminator, [(28, 28), (28, 32)]),
     ],
 )
 def test_a_size_that_does_not_fit_names_the_remedies_and_they_work(cls, nearest):
-    given = {"num_down": 2} if cls is resnet.Discriminator else {"num_blocks": 3}
+    given = {"num_down": 2} if cls in (resnet.Discriminator, biggan.Discriminator) else {"num_blocks": 3}
     with pytest.raises(ValueError, match="image_size 28x30 is not a multiple of") as error:
         build(cls, (28, 30), **given)
     message = str(error.value)
@@ -242,7 +244,7 @@ def test_without_a_number_there_are_as_many_blocks_as_leave_a_grid_of_4_or_more(
     assert layers.choose_blocks(1, image_size) == 1
 
 
-CONVOLUTIONAL = [dcgan, fully_convolutional, fusion, resnet]
+CONVOLUTIONAL = [biggan, dcgan, fully_convolutional, fusion, resnet]
 
 
 @pytest.mark.parametrize("family", CONVOLUTIONAL, ids=lambda module: module.__name__.split(".")[-1])
@@ -356,7 +358,7 @@ def test_the_residual_discriminator_sums_over_the_grid():
 def test_residual_blocks_are_those_of_the_paper_in_its_order():
     """Up-sample, then 1x1 convolution; 1x1 convolution, then average: ours are in the cheaper order."""
     x = torch.randn(2, 8, 6, 4)
-    up = perturb(resnet.UpBlock(8, num_classes=0))
+    up = perturb(resnet.UpBlock(8, 6, layers.ConditionalBatchNorm2d))
     h = up.conv2(F.relu(up.norm2(up.conv1(nn.Upsample(scale_factor=2)(F.relu(up.norm1(x)))))))
     torch.testing.assert_close(up(x, None), h + up.shortcut(nn.Upsample(scale_factor=2)(x)), rtol=1e-4, atol=1e-4)
     for first in (True, False):
@@ -364,8 +366,50 @@ def test_residual_blocks_are_those_of_the_paper_in_its_order():
         h = down.conv2(F.relu(down.conv1(x if first else F.relu(x))))
         expected = F.avg_pool2d(h, 2) + F.avg_pool2d(down.shortcut(x), 2)
         torch.testing.assert_close(down(x), expected, rtol=1e-4, atol=1e-4)
-    plain = resnet.DiscriminatorBlock(8, 8, down=False)
-    torch.testing.assert_close(plain(x), x + plain.conv2(F.relu(plain.conv1(F.relu(x)))))
+    for num_outputs in (8, 6):
+        plain = resnet.DiscriminatorBlock(8, num_outputs, down=False)
+        expected = plain.shortcut(x) + plain.conv2(F.relu(plain.conv1(F.relu(x))))
+        torch.testing.assert_close(plain(x), expected)
+        assert isinstance(plain.shortcut, nn.Identity if num_outputs == 8 else nn.Conv2d)
+
+
+@families
+@players
+def test_no_layer_writes_into_its_input(family, player):
+    """An activation in place would turn the shortcut of a residual block from x into relu(x)."""
+    network, before = build(getattr(family, player)), {}
+    for module in network.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue  # has none
+        module.register_forward_pre_hook(lambda m, given: before.update({m: given[0].clone()}))
+        module.register_forward_hook(lambda m, given, out: before.update({m: torch.equal(before[m], given[0])}))
+    with torch.no_grad():
+        network(inputs(network)[0])
+    assert len(before) > 3 and all(before.values())
+
+
+@pytest.mark.parametrize("player", [f.Generator for f in FAMILIES] + [f.Discriminator for f in FAMILIES])
+def test_residual_blocks_are_the_residual_and_the_shortcut(player):
+    """Without its last convolution a block is its shortcut alone, which is affine: f(x) + f(-x) = 2 f(0)."""
+    given = {}
+    network = perturb(build(player)).eval()
+    blocks = [module for module in network.modules() if hasattr(module, "shortcut")]
+    for block in blocks:
+        block.register_forward_pre_hook(lambda m, arguments: given.update({m: arguments}))
+    with torch.no_grad():
+        network(inputs(network)[0])
+        for block in blocks:
+            x, *rest = given[block]
+            residual = []
+            handle = block.conv2.register_forward_hook(lambda m, _, out, seen=residual: seen.append(out))
+            whole = block(x, *rest)
+            handle.remove()
+            block.conv2.register_forward_hook(lambda m, _, out: 0 * out)
+            at_x, at_minus_x, at_0 = (block(t, *rest) for t in (x, -x, 0 * x))
+            torch.testing.assert_close(at_x + at_minus_x, 2 * at_0, rtol=1e-4, atol=1e-5)
+            pool = getattr(block, "pool", nn.Identity())
+            torch.testing.assert_close(whole, pool(residual[0]) + at_x, rtol=1e-4, atol=1e-5)
+    assert blocks or player not in (resnet.Generator, resnet.Discriminator, biggan.Generator, biggan.Discriminator)
 
 
 def test_dense_layers_between_the_convolutions_and_the_logit():
@@ -390,6 +434,6 @@ def test_dcgan_starts_from_its_published_distribution():
 
 
 def test_resnet_convolutions_start_from_xavier_with_gain_sqrt_2_in_branches_and_1_in_shortcuts():
-    for block in (resnet.UpBlock(32, 0), resnet.DiscriminatorBlock(32, 32, down=True)):
+    for block in (resnet.UpBlock(32, 32, layers.ConditionalBatchNorm2d), resnet.DiscriminatorBlock(32, 32, down=True)):
         for conv, gain, size in [(block.conv1, 2**0.5, 9), (block.conv2, 2**0.5, 9), (block.shortcut, 1, 1)]:
             assert conv.weight.std().item() == pytest.approx(gain * (2 / (2 * 32 * size)) ** 0.5, rel=0.1)

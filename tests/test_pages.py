@@ -187,7 +187,8 @@ def test_figures_of_the_pages_are_those_of_the_code():
     assert f"every {LastCheckpoint().every_n_steps:,} steps" in PAGES["src/engine/README.md"]
     steps = options("digits.yaml")["trainer"]["max_steps"]
     assert f"{steps:,} steps of 64" in PAGES["tests/README.md"]
-    for name in ("dcgan_cifar10", "sngan_cifar10", "wgan_gp_cifar10"):
+    published = ("dcgan", "sngan", "wgan_gp", "sagan", "biggan", "biggan_diffaugment")
+    for name in (f"{name}_cifar10" for name in published):
         published = re.search(r"reports FID ([\d.]+\d)", (ROOT / "configs/recipes" / f"{name}.yaml").read_text())[1]
         row = next(line for line in PAGES["configs/README.md"].splitlines() if line.startswith(f"| [{name}.yaml]"))
         assert row.endswith(f"| {published} |")

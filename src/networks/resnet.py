@@ -1,5 +1,7 @@
 """Residual networks of SNGAN (Miyato et al., arXiv:1802.05957, Table 4) and, without spectral norm, of WGAN-GP."""
 
+from collections.abc import Callable
+from functools import partial
 from math import sqrt
 
 import torch
@@ -28,17 +30,18 @@ class UpBlock(nn.Module):
     No convolution has a bias: batch normalization, here or at the end of the network, would take it away again.
 
     Args:
-        width: channels, in and out.
-        num_classes: of the condition; 0: unconditional.
+        num_inputs: channels in.
+        width: channels out.
+        norm: makes a batch normalization `(x, condition) -> x` of a number of channels.
     """
 
-    def __init__(self, width: int, num_classes: int):
+    def __init__(self, num_inputs: int, width: int, norm: Callable[[int], nn.Module]):
         super().__init__()
-        self.norm1 = layers.ConditionalBatchNorm2d(width, num_classes)
-        self.conv1 = conv3(width, width, bias=False)
-        self.norm2 = layers.ConditionalBatchNorm2d(width, num_classes)
+        self.norm1 = norm(num_inputs)
+        self.conv1 = conv3(num_inputs, width, bias=False)
+        self.norm2 = norm(width)
         self.conv2 = conv3(width, width, bias=False)
-        self.shortcut = xavier(nn.Conv2d(width, width, 1, bias=False))
+        self.shortcut = xavier(nn.Conv2d(num_inputs, width, 1, bias=False))
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         h = self.conv1(layers.upsample(F.relu(self.norm1(x, condition))))
@@ -76,7 +79,8 @@ class Generator(base.Generator):
         height_0, width_0 = layers.grid_size(image_size, self.num_blocks)
         self.grid = (width, height_0, width_0)
         self.linear = xavier(nn.Linear(latent_dim, width * height_0 * width_0))
-        self.blocks = nn.ModuleList(UpBlock(width, num_classes) for _ in range(self.num_blocks))
+        norm = partial(layers.ConditionalBatchNorm2d, num_classes=num_classes)
+        self.blocks = nn.ModuleList(UpBlock(width, width, norm) for _ in range(self.num_blocks))
         self.norm = nn.BatchNorm2d(width)
         self.to_pixels = xavier(nn.Conv2d(width, channels, 3, padding=1))
 
@@ -93,7 +97,7 @@ class DiscriminatorBlock(nn.Module):
     """[ReLU]-conv3-ReLU-conv3 beside a shortcut, both averaged over 2x2 pixels where the block goes down.
 
     Args:
-        num_inputs: channels in; other than `width` only in the first block.
+        num_inputs: channels in.
         width: channels out.
         down: halve the height and the width.
         first: no ReLU before the image.
@@ -105,7 +109,7 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = conv3(num_inputs, width)
         self.conv2 = conv3(width, width)
         self.pool = nn.AvgPool2d(2) if down else nn.Identity()
-        self.shortcut = xavier(nn.Conv2d(num_inputs, width, 1)) if down else nn.Identity()
+        self.shortcut = xavier(nn.Conv2d(num_inputs, width, 1)) if down or num_inputs != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(x if self.first else F.relu(x))
