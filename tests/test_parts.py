@@ -107,7 +107,7 @@ def test_a_misspelt_name_gets_the_nearest_one(wrong, meant, capsys):
 def test_a_name_like_no_other_gets_no_suggestion(capsys):
     assert nearest("xyzzy", ["Hinge"]) == ""
     said = refusal([*DIGITS, "--model.loss", "xyzzy"], capsys)
-    assert "did you mean" not in said and "src.objectives.losses.Hinge" in said
+    assert "did you mean" not in said and re.search(r"src\.objectives\.\w+\.\w+ for instance", said)
 
 
 def test_commands_are_named_suggested_and_in_the_usage(capsys):

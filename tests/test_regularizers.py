@@ -8,7 +8,13 @@ from torch import nn
 from src.images.augment import Augmentation
 from src.objectives import regularizers
 
-PENALTIES = [regularizers.R1, regularizers.R2, regularizers.GradientPenalty]
+OF_NORM = {  # of the gradient of an image
+    regularizers.R1: lambda norm: norm**2 / 2,
+    regularizers.R2: lambda norm: norm**2 / 2,
+    regularizers.GradientPenalty: lambda norm: (norm - 1) ** 2,
+    regularizers.ZeroCenteredGradientPenalty: lambda norm: norm**2,
+}
+PENALTIES = list(OF_NORM)
 
 
 class Linear(nn.Module):
@@ -61,12 +67,11 @@ def fake():
     return torch.rand(5, 3, 4, 4) * 2 - 1
 
 
-def test_a_linear_discriminator_has_the_penalties_of_its_weight(real, fake):
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_a_linear_discriminator_has_the_penalty_of_its_weight(regularizer, real, fake):
     discriminator = Linear()
-    norm = discriminator.w.norm()
-    torch.testing.assert_close(regularizers.R1(1.0).penalty(discriminator, real, fake, None), norm**2 / 2)
-    torch.testing.assert_close(regularizers.R2(1.0).penalty(discriminator, real, fake, None), norm**2 / 2)
-    torch.testing.assert_close(regularizers.GradientPenalty().penalty(discriminator, real, fake, None), (norm - 1) ** 2)
+    expected = OF_NORM[regularizer](discriminator.w.norm())
+    torch.testing.assert_close(regularizer(1.0).penalty(discriminator, real, fake, None), expected)
 
 
 def test_r1_is_taken_at_the_real_images_and_r2_at_the_fakes(real, fake):
@@ -88,8 +93,7 @@ def test_the_penalty_is_free_of_weight_and_every(regularizer, real, fake):
 @pytest.mark.parametrize("regularizer", PENALTIES)
 def test_each_image_is_judged_under_its_own_condition(regularizer, real, fake):
     discriminator, condition = Linear(num_classes=3), torch.tensor([0, 2, 2, 1, 0])
-    norms = discriminator.w[condition].norm(dim=1)
-    expected = (norms - 1).square() if regularizer is regularizers.GradientPenalty else norms.square() / 2
+    expected = OF_NORM[regularizer](discriminator.w[condition].norm(dim=1))
     torch.testing.assert_close(regularizer(1.0).penalty(discriminator, real, fake, condition), expected.mean())
 
 
@@ -173,7 +177,7 @@ def test_a_flat_discriminator_has_a_finite_gradient(regularizer, real, fake):
     nn.init.zeros_(discriminator.w)
     penalty = regularizer(1.0).penalty(discriminator, real, fake, None)
     penalty.backward()
-    assert penalty.item() == (1 if regularizer is regularizers.GradientPenalty else 0)
+    assert penalty.item() == OF_NORM[regularizer](0)
     assert discriminator.w.grad.isfinite().all()
 
 

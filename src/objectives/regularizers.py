@@ -153,6 +153,7 @@ class GradientPenalty(Regularizer):
     """
 
     gradient_penalty = True
+    center = 1.0
 
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1):
         super().__init__(weight, every)
@@ -165,4 +166,21 @@ class GradientPenalty(Regularizer):
         between = alpha * real + (1 - alpha) * fake
         # vector_norm has the gradient 0 at 0, where sqrt(sum of squares) has NaN.
         norm = torch.linalg.vector_norm(input_gradient(discriminator, between, condition), dim=1)
-        return (norm - 1).square().mean()
+        return (norm - self.center).square().mean()
+
+
+class ZeroCenteredGradientPenalty(GradientPenalty):
+    """E ||grad_x D(x)||^2 between real and fake images; Thanh-Tung et al., arXiv:1902.03984.
+
+    `GradientPenalty` with a slope of 0 as its aim instead of 1: for losses that tell real from fake, where a slope that
+    stays keeps the players circling.
+
+    Args:
+        weight: lambda, 0 or more.
+        every: evaluate at every this many discriminator updates, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    center = 0.0

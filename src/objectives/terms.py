@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from src.engine.schedules import Schedule
@@ -75,3 +76,37 @@ class ModalityPrediction(GeneratorRegularizer):
             scale = (share * centred.square()).sum().div(values.shape[1]).clamp(min=1e-6).sqrt()
             terms.append((share * (centred / scale - self.heads[name](code)).square()).sum() / values.shape[1])
         return sum(terms) / len(terms)
+
+
+class Orthogonality(GeneratorRegularizer):
+    """Sum of the squared products of different rows of each weight matrix of G; Brock et al., arXiv:1809.11096, Eq. 3.
+
+    For truncated latents. A convolution counts as the matrix of its first axis by all others, before spectral norm.
+    Embeddings are left out. ajbrock/BigGAN-PyTorch adds half of this gradient for the same weight.
+
+    Args:
+        weight: beta, 0 or more; 1e-4 in the paper.
+        every: evaluate at every this many steps, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, `every` below 1, or a generator without weight matrices.
+    """
+
+    def __init__(self, weight: float = 1e-4, every: int = 1):
+        super().__init__(weight, every)
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        if not matrices(generator):
+            raise ValueError(f"Orthogonality needs weight matrices, which {type(generator).__name__} has none of")
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        with torch.autocast(fake.device.type, enabled=False):
+            products = [w @ w.T for w in matrices(model.generator)]
+            return sum((p - p.diag().diag()).square().sum() for p in products)
+
+
+def matrices(network: nn.Module) -> list[Tensor]:
+    """Trained weights [out, ...] as matrices [out, rest], without those of embeddings."""
+    embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
+    tables = {weight for embedding in embeddings for weight in embedding.parameters()}
+    return [weight.flatten(1) for weight in network.parameters() if weight.dim() >= 2 and weight not in tables]
