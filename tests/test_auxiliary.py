@@ -6,8 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.networks import bags, mlp
-from src.objectives.auxiliary import Classification, GeneratorClassification, Information
+from src.networks import bags, biggan, dcgan, mlp
+from src.objectives.auxiliary import (
+    Classification,
+    DataToDataCrossEntropy,
+    GeneratorClassification,
+    GeneratorDataToDataCrossEntropy,
+    Information,
+    data_to_data,
+)
 
 FACTS = {"image_size": (4, 4), "channels": 1, "num_classes": 3}
 
@@ -81,9 +88,93 @@ def test_information_is_the_log_loss_of_the_component_of_each_instance_that_is_t
 
 def test_players_without_classes_or_codes_are_refused():
     dense = mlp.Generator(**FACTS), mlp.Discriminator(**FACTS)
-    with pytest.raises(ValueError, match="needs a discriminator with class_logits"):
+    with pytest.raises(ValueError, match="with a second output, class_logits: set classes to"):
         Classification().check(dense[1])
-    with pytest.raises(ValueError, match="needs a discriminator with class_logits"):
+    with pytest.raises(ValueError, match="with a second output, class_logits: set classes to"):
         GeneratorClassification(1.0).build(*dense)
     with pytest.raises(ValueError, match="needs a generator with codes"):
         Information(1.0).build(*dense)
+
+
+# Image networks with a second output
+
+
+@pytest.mark.parametrize(
+    ("temperature", "margin", "expected"), [(0.5, 0.98, 2.19269), (0.25, 0.98, 3.07725), (1, 1, 1.88379)]
+)
+def test_data_to_data_cross_entropy_has_its_check_values(temperature, margin, expected):
+    """Six embeddings and three proxies on the circle; the released code of ReACGAN gives other values."""
+    angles = torch.tensor([0, 0.3, 1, 2, 3, 4.5]), torch.tensor([0.1, 1.5, 4.0])
+    embeddings, proxies = (torch.stack([angle.cos(), angle.sin()], 1) for angle in angles)
+    value = data_to_data(embeddings, proxies, torch.tensor([0, 0, 1, 1, 2, 2]), temperature, margin)
+    assert value.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_data_to_data_cross_entropy_is_0_where_all_is_easy_and_finite_with_one_class():
+    embeddings = torch.eye(2)[torch.tensor([0, 0, 0])]
+    assert data_to_data(embeddings, torch.eye(2), torch.tensor([0, 0, 0]), 0.1, 0.98) == 0
+
+
+@pytest.mark.parametrize("cls", [biggan.Discriminator, dcgan.Discriminator])
+def test_the_logit_of_a_discriminator_with_a_second_output_knows_no_class(cls):
+    torch.manual_seed(0)
+    x, labels = torch.rand(3, 3, 8, 8) * 2 - 1, torch.tensor([0, 2, 3])
+    for classes in ("classifier", "proxies"):
+        network = cls((8, 8), 3, 4, width=4, classes=classes, proxy_dim=6).eval()
+        assert network.classifies and network.has_proxies == (classes == "proxies")
+        torch.testing.assert_close(network(x, labels), network.head.psi(network.pooled(x)).squeeze(1))
+        assert network.class_logits(x, labels).shape == (3, 4)
+        with pytest.raises(ValueError, match="pass a class label"):
+            network(x)
+        with pytest.raises(ValueError, match="needs labelled data: set data.labels to true, or classes to projection"):
+            cls((8, 8), 3, 0, width=4, classes=classes)
+    embeddings, proxies = network.class_embeddings(x)
+    assert embeddings.shape == (3, 6) and proxies.shape == (4, 6)
+    for vectors in (embeddings, proxies):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+    torch.testing.assert_close(network.class_logits(x), embeddings @ proxies.T)
+    assert not cls((8, 8), 3, 4, width=4).classifies
+
+
+@pytest.mark.parametrize(
+    ("width", "proxy_dim", "published"), [(96, 512, 2_517_186), (8, 16, 17_794)], ids=["32", "32-tiny"]
+)
+def test_the_discriminator_of_reacgan_has_its_published_size(width, proxy_dim, published):
+    with torch.device("meta"):
+        network = biggan.Discriminator(
+            (32, 32), 3, 10, width, num_down=2, num_plain=2, spectral_norm=False, classes="proxies", proxy_dim=proxy_dim
+        )
+    assert sum(parameter.numel() for parameter in network.parameters()) == published
+
+
+@pytest.mark.parametrize(
+    ("classes", "of_discriminator", "of_generator"),
+    [
+        ("classifier", Classification(), GeneratorClassification(1.0)),
+        ("proxies", DataToDataCrossEntropy(), GeneratorDataToDataCrossEntropy()),
+    ],
+)
+def test_both_players_learn_the_classes_of_images(classes, of_discriminator, of_generator):
+    torch.manual_seed(0)
+    generator = dcgan.Generator((8, 8), 3, 4, latent_dim=3, width=4)
+    discriminator = dcgan.Discriminator((8, 8), 3, 4, width=4, classes=classes, proxy_dim=6)
+    model = SimpleNamespace(generator=generator, discriminator=discriminator)
+    z, real, labels = torch.randn(6, 3), torch.rand(6, 3, 8, 8) * 2 - 1, torch.tensor([0, 1, 2, 3, 0, 1])
+    fake = generator(z, labels)
+    of_discriminator.check(discriminator)
+    value = of_discriminator.penalty(discriminator, real, fake.detach(), labels)
+    trained = [weight for name, weight in discriminator.named_parameters() if "psi" not in name]
+    assert all(gradient.abs().max() > 0 for gradient in torch.autograd.grad(value, trained))
+    of_generator.build(generator, discriminator)
+    value = of_generator.penalty(model, z, fake, real, labels)
+    assert all(gradient.abs().max() > 0 for gradient in torch.autograd.grad(value, list(generator.parameters())))
+
+
+@pytest.mark.parametrize("kind", [DataToDataCrossEntropy, GeneratorDataToDataCrossEntropy])
+def test_discriminators_without_proxies_and_impossible_options_are_refused(kind):
+    discriminator = dcgan.Discriminator((8, 8), 3, 4, width=4, classes="classifier")
+    with pytest.raises(ValueError, match="set classes to proxies in biggan.Discriminator"):
+        kind().check(discriminator) if kind is DataToDataCrossEntropy else kind().build(None, discriminator)
+    for options in ({"temperature": 0.0}, {"positive_margin": 1.1}):
+        with pytest.raises(ValueError, match="needs a temperature above 0 and a positive_margin in"):
+            kind(**options)

@@ -129,6 +129,8 @@ class Discriminator(base.Discriminator):
         ValueError: bags without classes, or 2**num_blocks that does not divide the height and the width.
     """
 
+    classifies = True
+
     def __init__(
         self,
         image_size: tuple[int, int],

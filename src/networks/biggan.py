@@ -175,7 +175,7 @@ class Generator(base.Generator):
         return torch.tanh(self.to_pixels(F.relu(self.norm(x))))
 
 
-class Discriminator(base.Discriminator):
+class Discriminator(layers.SecondOutput, base.Discriminator):
     """The one of SAGAN and BigGAN: residual blocks with attention, sum over the grid; classes by projection.
 
     Up to 3 halvings all widths are twice `width`. From 4 on they double from the image to the grid, up to 16 times.
@@ -189,6 +189,10 @@ class Discriminator(base.Discriminator):
         num_plain: number of blocks after them that keep the grid; 2 in CIFAR-10's.
         attention: number of halvings between the image and the feature map that attends to itself; `null` for none.
         spectral_norm: on every layer (arXiv:1802.05957).
+        classes: "projection" judges an image as one of its class (arXiv:1802.05637). The others judge it whatever its
+            class, which is a second output: "classifier" for `Classification` (AC-GAN), "proxies" for
+            `DataToDataCrossEntropy` (ReACGAN).
+        proxy_dim: length of the embeddings and proxies of the latter.
 
     Raises:
         ValueError: if 2**num_down does not divide the height and the width.
@@ -204,6 +208,8 @@ class Discriminator(base.Discriminator):
         num_plain: int = 1,
         attention: int | None = 1,
         spectral_norm: bool = True,
+        classes: layers.Classes = "projection",
+        proxy_dim: int = 512,
     ):
         super().__init__(image_size, channels, num_classes)
         self.num_down = layers.choose_blocks(num_down, image_size)
@@ -216,7 +222,7 @@ class Discriminator(base.Discriminator):
             self.blocks.append(DiscriminatorBlock(num_inputs, num_outputs, down=i < self.num_down, first=i == 0))
             if i + 1 == attention:
                 self.blocks.append(SelfAttention(num_outputs))
-        self.head = layers.ProjectionHead(widths[-1], num_classes)
+        self.head = layers.class_head(widths[-1], num_classes, classes, proxy_dim)
         self.apply(orthogonal)
         if spectral_norm:
             layers.add_spectral_norm(self)
@@ -224,5 +230,8 @@ class Discriminator(base.Discriminator):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
         self.check_condition(condition)
-        h = F.relu(self.blocks(x)).sum(dim=(2, 3))
-        return self.head(h, condition)
+        return self.head(self.pooled(x), condition)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Images [B, channels, H, W] -> features [B, widths of the last block]."""
+        return F.relu(self.blocks(x)).sum(dim=(2, 3))

@@ -73,7 +73,7 @@ class Generator(base.Generator):
         return torch.tanh(x)
 
 
-class Discriminator(base.Discriminator):
+class Discriminator(layers.SecondOutput, base.Discriminator):
     """Strided convolutions, then linear layers over the last grid; classes by projection (arXiv:1802.05637).
 
     Without batch norm, Adam at 2e-4 with momentum 0.5 stands still for over 500 steps: the gradient that G is given is
@@ -91,6 +91,8 @@ class Discriminator(base.Discriminator):
         dropout: probability of dropping a feature after each layer but the last, 0 to 1.
         hidden: widths of dense layers between the last grid and the logit; none in DCGAN.
         max_width: where the doubling ends.
+        classes: "projection", or "classifier" or "proxies" for a second output, see `biggan.Discriminator`.
+        proxy_dim: length of the embeddings and proxies of the latter.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -108,6 +110,8 @@ class Discriminator(base.Discriminator):
         dropout: float = 0.0,
         hidden: tuple[int, ...] = (),
         max_width: int = 1024,
+        classes: layers.Classes = "projection",
+        proxy_dim: int = 512,
     ):
         super().__init__(image_size, channels, num_classes)
         self.num_blocks = layers.choose_blocks(num_blocks, image_size)
@@ -124,7 +128,7 @@ class Discriminator(base.Discriminator):
                 self.features.append(nn.Dropout(dropout))
         dense = (widths[-1] * height_0 * width_0, *hidden)
         self.hidden = layers.dense(dense, nn.LeakyReLU(0.2), batch_norm=False, dropout=dropout)
-        self.head = layers.ProjectionHead(dense[-1], num_classes)
+        self.head = layers.class_head(dense[-1], num_classes, classes, proxy_dim)
         self.apply(initialize)
         if spectral_norm:
             layers.add_spectral_norm(self)
@@ -132,4 +136,8 @@ class Discriminator(base.Discriminator):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
         self.check_condition(condition)
-        return self.head(self.hidden(self.features(x).flatten(1)), condition)
+        return self.head(self.pooled(x), condition)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Images [B, channels, H, W] -> features [B, widths of the last layer]."""
+        return self.hidden(self.features(x).flatten(1))

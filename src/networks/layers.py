@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import gcd
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,71 @@ class ProjectionHead(nn.Module):
         if condition is None:
             return logits
         return logits + (self.embed(condition) * h).sum(1)
+
+
+class ClassHead(nn.Module):
+    """Features to logits psi(h), whatever the class, and to classes: by a linear layer, or by nearness to proxies.
+
+    Args:
+        num_features: of h.
+        num_classes: K.
+        proxy_dim: length of the embedding of h and of the proxy of each class; 0: a linear layer, as in AC-GAN.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, proxy_dim: int):
+        super().__init__()
+        self.psi = nn.Linear(num_features, 1)
+        self.classes = nn.Linear(num_features, proxy_dim or num_classes)
+        if proxy_dim:
+            self.proxies = nn.Embedding(num_classes, proxy_dim)
+
+    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features [B, num_features] -> logits [B]."""
+        return self.psi(h).squeeze(1)
+
+
+class SecondOutput:
+    """The classes that a discriminator finds, beside its logits: of one with `pooled(x) -> h` and a `head`."""
+
+    head: nn.Module
+
+    @property
+    def classifies(self) -> bool:
+        """Whether there is a second output: `class_logits`."""
+        return isinstance(self.head, ClassHead)
+
+    @property
+    def has_proxies(self) -> bool:
+        """Whether it comes from `class_embeddings`."""
+        return hasattr(self.head, "proxies")
+
+    def class_logits(self, x: Tensor, condition: Any = None) -> Tensor:
+        """Images [B, channels, H, W] -> logits of the classes [B, num_classes]; with proxies the cosines to them."""
+        if self.has_proxies:
+            embeddings, proxies = self.class_embeddings(x)
+            return embeddings @ proxies.T
+        return self.head.classes(self.pooled(x))
+
+    def class_embeddings(self, x: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
+        """Images [B, channels, H, W] -> embeddings [B, proxy_dim] and proxies [num_classes, proxy_dim], of length 1."""
+        embeddings, proxies = self.head.classes(self.pooled(x)), self.head.proxies.weight
+        return F.normalize(embeddings.float(), dim=1), F.normalize(proxies.float(), dim=1)
+
+
+Classes = Literal["projection", "classifier", "proxies"]
+
+
+def class_head(num_features: int, num_classes: int, classes: Classes, proxy_dim: int) -> nn.Module:
+    """The head of a discriminator, by how it knows of classes.
+
+    Raises:
+        ValueError: for a second output without classes.
+    """
+    if classes == "projection":
+        return ProjectionHead(num_features, num_classes)
+    if num_classes == 0:
+        raise ValueError(f"classes={classes} needs labelled data: set data.labels to true, or classes to projection")
+    return ClassHead(num_features, num_classes, proxy_dim if classes == "proxies" else 0)
 
 
 def add_spectral_norm(network: nn.Module) -> None:

@@ -18,18 +18,47 @@ def labels_of(condition: Any) -> Tensor:
 
 
 def check_classifies(part: Any, discriminator: nn.Module) -> None:
-    if not hasattr(discriminator, "class_logits"):
+    if not getattr(discriminator, "classifies", False):
         raise ValueError(
-            f"{type(part).__name__} needs a discriminator with class_logits, which {type(discriminator).__module__} has"
-            " not: take one of src.networks.bags, or remove the term"
+            f"{type(part).__name__} needs a discriminator with a second output, class_logits: set classes to"
+            " classifier in biggan.Discriminator or dcgan.Discriminator, or remove the term"
         )
+
+
+def check_proxies(part: Any, discriminator: nn.Module) -> None:
+    if not getattr(discriminator, "has_proxies", False):
+        raise ValueError(
+            f"{type(part).__name__} needs a discriminator with a second output, class_embeddings: set classes to"
+            " proxies in biggan.Discriminator or dcgan.Discriminator, or remove the term"
+        )
+
+
+def data_to_data(
+    embeddings: Tensor, proxies: Tensor, labels: Tensor, temperature: float, positive_margin: float
+) -> Tensor:
+    """D2D-CE, the mean over a batch; Kang et al., arXiv:2111.01118, and not as its released code has it.
+
+    -log(p / (p + sum over j of another class of exp(max(f.f_j - m_n, 0) / t))), p = exp(min(f.v - m_p, 0) / t): easy
+    ones do not count, positives above the margin m_p and negatives below m_n = 1 - m_p.
+
+    Args:
+        embeddings: f, of length 1 [B, dim].
+        proxies: v, of length 1 [num_classes, dim].
+        labels: [B].
+        temperature: t.
+        positive_margin: m_p.
+    """
+    positive = ((embeddings * proxies[labels]).sum(1) - positive_margin).clamp(max=0) / temperature
+    negative = (embeddings @ embeddings.T - (1 - positive_margin)).clamp(min=0) / temperature
+    negative = negative.masked_fill(labels[:, None] == labels, -torch.inf)
+    return (torch.cat([positive[:, None], negative], 1).logsumexp(1) - positive).mean()
 
 
 class Classification(Regularizer):
     """Cross-entropy of the classes that D finds in real and in generated samples; L_C of AC-GAN, arXiv:1610.09585.
 
-    For a discriminator with `class_logits(x, condition) -> [B, num_classes]`. The generated samples are further
-    labelled data, as good as the generator is.
+    For a discriminator that `classifies`: with `class_logits(x, condition) -> [B, num_classes]`. The generated samples
+    are further labelled data, as good as the generator is.
 
     Args:
         weight: of the term, 0 or more.
@@ -72,6 +101,69 @@ class GeneratorClassification(GeneratorRegularizer):
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         return F.cross_entropy(model.discriminator.class_logits(fake, condition).float(), labels_of(condition))
+
+
+def check_contrast(part: Any, temperature: float, positive_margin: float) -> None:
+    if temperature <= 0 or not 0 <= positive_margin <= 1:
+        raise ValueError(
+            f"{type(part).__name__} needs a temperature above 0 and a positive_margin in [0, 1], got {temperature} and"
+            f" {positive_margin}"
+        )
+
+
+class DataToDataCrossEntropy(Regularizer):
+    """Real images near the proxy of their class, and far from those of other classes: D2D-CE of ReACGAN.
+
+    arXiv:2111.01118; see `data_to_data`. Others are those of the same process and, with `model.accumulate`, of
+    the same part of the batch. Goes with `GeneratorDataToDataCrossEntropy`, and costs a pass of the discriminator.
+
+    Args:
+        weight: lambda, 0 or more; 0.5 for BigGAN, 0.25 for StyleGAN2.
+        every: evaluate at every this many discriminator updates, rescaled by it.
+        temperature: above 0; 0.5 for BigGAN, 0.25 for StyleGAN2.
+        positive_margin: cosine from which an image is near enough to its proxy, 0 to 1; one below 1 minus it is far.
+
+    Raises:
+        ValueError: for a negative weight, `every` below 1, options out of range, or a discriminator without proxies.
+    """
+
+    def __init__(self, weight: float = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98):
+        super().__init__(weight, every)
+        check_contrast(self, temperature, positive_margin)
+        self.temperature, self.positive_margin = temperature, positive_margin
+
+    def check(self, discriminator: nn.Module) -> None:
+        check_proxies(self, discriminator)
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Any) -> Tensor:
+        found = discriminator.class_embeddings(real, condition)
+        return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
+
+
+class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
+    """D2D-CE of the generated images, which G minimizes too; ReACGAN, arXiv:2111.01118.
+
+    Args:
+        weight: lambda, 0 or more.
+        every: evaluate at every this many steps, rescaled by it.
+        temperature: above 0.
+        positive_margin: cosine from which an image is near enough to its proxy, 0 to 1.
+
+    Raises:
+        ValueError: as `DataToDataCrossEntropy`.
+    """
+
+    def __init__(self, weight: float = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98):
+        super().__init__(weight, every)
+        check_contrast(self, temperature, positive_margin)
+        self.temperature, self.positive_margin = temperature, positive_margin
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        check_proxies(self, discriminator)
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        found = model.discriminator.class_embeddings(fake, condition)
+        return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
 
 
 class Information(GeneratorRegularizer):
