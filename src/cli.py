@@ -161,8 +161,9 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             say("", f"{self.trainer.global_step} steps of training", *reasons(self.trainer))
             say_figures(self.model.results)
-            commands = ("predict",) if self.model.lacking else ("test", "predict")
-            self.show_run(*(f"{command} --ckpt_path {self.checkpoint}" for command in commands))
+            but = self.model.untested()
+            commands = ("predict",) if but else ("test", "predict")
+            self.show_run(*(f"{command} --ckpt_path {self.checkpoint}" for command in commands), but=but)
 
     def after_validate(self) -> None:
         if self.trainer.is_global_zero:
@@ -197,23 +198,19 @@ class CLI(LightningCLI):
     def checkpoint(self) -> Path:
         return Path(self.run.run_dir) / "checkpoints" / "last.ckpt"
 
-    def show_run(self, *commands: str) -> None:
-        """Says where everything is, and what to try next."""
+    def show_run(self, *commands: str, but: str = "") -> None:
+        """Says where everything is, what to try next, and why not more."""
         run_dir = Path(self.run.run_dir)
         grids = sorted((run_dir / "samples").glob("step-*.png"))
         files = {"samples": grids[-1] if grids else None, "checkpoint": self.checkpoint}
-        files |= {
-            "report": run_dir / "report.html",
-            "curves": run_dir / "metrics.csv",
-            "figures": run_dir / "metrics.json",
-            "nearest": run_dir / "nearest.png",
-        }
+        files |= {"report": run_dir / "report.html", "curves": run_dir / "metrics.csv"}
+        files |= {"figures": run_dir / "metrics.json", "nearest": run_dir / "nearest.png"}
         say(f"In {run_dir}:", *(f"  {name:<11}{path}" for name, path in files.items() if path and path.exists()))
         here = Path(sys.prefix).resolve()
         inside = here != Path(sys.base_prefix).resolve() and here.is_relative_to(Path.cwd())
         python = here.relative_to(Path.cwd()) / "bin" / "python" if inside else "python"
         if self.checkpoint.exists():
-            say("Try next:", *(f"  {python} -m src {command}" for command in commands))
+            say("Try next:", *(f"  {python} -m src {command}" for command in commands), *filter(None, [but]))
 
 
 def say(*lines: str) -> None:

@@ -1,6 +1,7 @@
 """How a generator is shown and scored: in validation, in `test`, in `predict` and in the grids of a run."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from copy import copy
 from itertools import count
 from typing import Any
@@ -39,6 +40,7 @@ class Evaluation(LightningModule):
         trained_steps: of the checkpoint that was loaded.
         results: name, value and protocol of each metric, after an evaluation.
         lacking: metrics whose weights are not to be had, and why.
+        unmet: metrics that `test` cannot compute of these data, and why.
     """
 
     generator: Generator
@@ -53,6 +55,7 @@ class Evaluation(LightningModule):
         self.trained_steps = 0
         self.results: list[dict[str, Any]] = []
         self.lacking: dict[Score, MissingWeights] = {}
+        self.unmet: dict[Score, str] = {}
         self.reals: dict[str, Features] = {}
         self.fakes: dict[str, Features] = {}
         self.other: Metric | None = None  # the first one, against the other split
@@ -109,7 +112,7 @@ class Evaluation(LightningModule):
         """
         data, validates = self.trainer.datamodule, self.trainer.limit_val_batches != 0
         needed = [] if stage == "fit" and not validates else self.scoring()
-        missing = []
+        self.unmet = {}
         for metric in (metric for metric in self.metrics if metric not in self.lacking):
             tests = self.trainer.testing or metric not in needed
             try:
@@ -117,9 +120,9 @@ class Evaluation(LightningModule):
             except ValueError as error:
                 if metric in needed:
                     raise
-                missing.append(str(error))
-        if missing:
-            rank_zero_info(f"`test` will be refused: {'; '.join(missing)}")
+                self.unmet[metric] = str(error)
+        if self.unmet:
+            rank_zero_info(f"`test` will be refused: {'; '.join(self.unmet.values())}")
         self.other = None
         if self.trainer.testing and self.first_metric and {"train", "test"} <= set(data.splits):
             self.other = copy(self.first_metric)
@@ -150,9 +153,15 @@ class Evaluation(LightningModule):
         error = next(iter(self.lacking.values()))
         if stage != "fit":
             raise error
-        names = ", ".join(type(metric).__name__ for metric in self.lacking)
+        names = named(self.lacking)
         selects = "best.ckpt is kept as ever" if self.scoring() else "no best.ckpt is kept, last.ckpt is the newest"
         rank_zero_info(f"{error}. Training goes on without {names}: {selects}")
+
+    def untested(self) -> str:
+        """Why `test` will be refused, in a few words; "" if it will not be."""
+        needs = {"the weights for": self.lacking, "other data for": self.unmet}
+        told = " and ".join(f"{what} {named(metrics)}" for what, metrics in needs.items() if metrics)
+        return told and f"`test` needs {told}, or other --model.metrics"
 
     @property
     def first_metric(self) -> Metric | None:
@@ -270,6 +279,10 @@ class Evaluation(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Images uint8 [M, C, H, W] and the number of each."""
         return self.generator.as_images(to_uint8(self.sample(*batch)), *batch)[:2]
+
+
+def named(metrics: Iterable[Score]) -> str:
+    return ", ".join(type(metric).__name__ for metric in metrics)
 
 
 def spread(values: Tensor, rows: Tensor) -> Tensor:

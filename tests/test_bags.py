@@ -303,9 +303,17 @@ def test_who_knows_the_answers_scores_one_and_who_does_not_scores_chance(sure, e
     found = figures.BagScore().evaluate(model, errors=True)
     assert [figure["value"] for figure in found] == pytest.approx(expected)
     assert [figure["name"] for figure in found] == ["bag-accuracy", "bag-auc", "attention-auc"]
+
+
+def test_a_class_without_held_out_bags_is_known_before_the_first_step():
+    data = digit_bags(num_test_bags=2)  # of "none" and of 9
+    with pytest.raises(ValueError, match="BagScore needs held-out bags of each of two classes or more: add some of 4"):
+        figures.BagScore().check(data, 100)
+    data = digit_bags()
+    figures.BagScore().check(data, 100)
     data.splits = ("train",)
-    with pytest.raises(ValueError, match="needs held-out bags"):
-        figures.BagScore().evaluate(model, errors=False)
+    with pytest.raises(ValueError, match="BagScore needs test images, and the data have none"):
+        figures.BagScore().check(data, 100)
 
 
 @pytest.fixture

@@ -19,11 +19,14 @@ from src.callbacks.players import PlayerBalance
 from src.cli import main
 from src.data.digits import Digits
 from src.evaluation import Evaluation
+from src.metrics.bags import BagScore, ComponentPurity
 from src.metrics.critic import Critic
 from src.metrics.features import Classifier
 from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistanceInfinity
+from src.metrics.inception_score import InceptionScore
 from src.metrics.kernel import KernelDistance
 from src.metrics.manifold import DensityCoverage, Memorization, PrecisionRecall
+from src.metrics.probe import LinearProbe
 from src.metrics.report import say_figures
 from src.networks import mlp
 
@@ -163,6 +166,39 @@ def test_fit_says_which_figures_test_will_lack(tmp_path, caplog):
     assert "precision" in said and "density" in said and "fcd" not in said and "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (LinearProbe(), "LinearProbe is of data with several modalities: leave it out of --model.metrics"),
+        (BagScore(), "BagScore is of bags, those of src.data.bags: leave it out of --model.metrics"),
+        (ComponentPurity(Classifier()), "ComponentPurity is of bags, those of src.data.bags: leave it out"),
+        (ClassFrechetDistance(Classifier()), "images have no labels: leave it out of --model.metrics"),
+    ],
+)
+def test_figures_of_other_data_are_known_before_the_first_step(metric, message, tmp_path, caplog):
+    gan = make_gan(metrics=[FrechetDistance(Classifier()), metric], val_images=50, test_images=50)
+    fit(tmp_path, gan, limit_val_batches=1.0)
+    (said,) = [r.message for r in caplog.records if "`test` will be refused" in r.message]
+    assert message in said and gan.untested() == f"`test` needs other data for {type(metric).__name__}, or other " + (
+        "--model.metrics"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path).test(gan, datamodule=Squares())
+    assert not gan.fakes  # nothing was sampled for it
+
+
+@pytest.mark.parametrize("metric", [InceptionScore, ComponentPurity])
+def test_classes_of_an_extractor_without_any_are_refused_before_the_first_step(metric, tmp_path):
+    class Unclassed(Classifier):
+        def logits(self, features):
+            return None
+
+    gan = make_gan(metrics=[FrechetDistance(Classifier()), metric(Unclassed())])
+    with pytest.raises(ValueError, match=f"{metric.__name__} needs an extractor with classes, and digits has none"):
+        fit(tmp_path, gan)
+    assert gan.images_seen == 0
+
+
 def test_a_critic_needs_an_image_to_hold_out(tmp_path):
     class Unsplit(Squares):
         splits = ("train",)
@@ -201,7 +237,9 @@ def test_training_goes_on_without_weights_that_are_not_to_be_had(tiny_config, tm
     assert "without FrechetDistance, KernelDistance: no best.ckpt is kept, last.ckpt is the newest" in said
     assert len(attempts) == 1 and attempts[0] in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert "src test" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    told = "`test` needs the weights for FrechetDistance, KernelDistance, or other --model.metrics\n"
+    assert "src test" not in out and out.endswith(told)
     for command in ("validate", "test"):
         assert "cannot download weights" in refusal([command, "--ckpt_path", last(tmp_path / "run")], capsys)
 

@@ -321,6 +321,16 @@ def test_the_probe_sees_held_out_codes_of_each_subset(digits):
         assert all(0.2 < values[name] < 0.85 for name in MODALITIES) and values["all"] > max(list(values.values())[1:])
 
 
+@pytest.mark.parametrize("folds, labelled, says", [(2, True, False), (9, True, True), (2, False, True)])
+def test_too_few_labels_for_a_probe_are_known_before_the_first_step(folds, labelled, says, tmp_path, caplog):
+    table = write_manifest(tmp_path)
+    write_table(tmp_path, [{k: v for k, v in row.items() if labelled or k != "label"} for row in table])
+    data = Manifest(str(tmp_path / "table.csv"), 8, 1, test_share=0.6, cache_dir=str(tmp_path / "cache"))
+    LinearProbe(folds).check(data, 100)
+    line = f"LinearProbe will give no figure: it takes {folds} labelled test examples of each of two classes"
+    assert any(message.startswith(line) for message in caplog.messages) == says
+
+
 # ---- manifests
 
 

@@ -11,6 +11,7 @@ from test_folder import GREY, RGB, error_of, folder, save, tree
 from src.data.bags import ImageBags
 from src.data.digits import Digits
 from src.data.summary import sentence
+from src.images.measurements import MissingPixels
 
 
 def found(root, **options):
@@ -414,9 +415,24 @@ def test_every_source_says_its_line(tmp_path):
     )
 
 
+def test_the_line_says_what_training_makes_of_the_images(tmp_path, caplog):
+    fit(tmp_path, data=Squares(flip=True, measurement=MissingPixels(0.5), inpaint="harmonic"), max_steps=1)
+    (said,) = [message for message in caplog.messages if message.startswith("Squares: ")]
+    assert said.endswith(
+        "; training sees them through MissingPixels, then filled in (data.measurement)"
+        "; each is used mirrored as well (--data.flip false switches that off)"
+    )
+    caplog.clear()
+    fit(tmp_path, data=Squares(), max_steps=1)
+    assert "Squares: 100 images, 4x4 grey, no classes; 100 images held out" in caplog.messages
+
+
 def test_a_batch_larger_than_the_set_is_said(tmp_path, caplog):
     fit(tmp_path, data=Squares(3, batch_size=8))
-    assert "batch_size 8 is more than the 3 training examples: a batch repeats some" in caplog.messages
+    repeats = (
+        "batch_size 8 is more than the 3 training examples: a batch repeats some, and samples will be copies of them"
+    )
+    assert repeats in caplog.messages
     caplog.clear()
     fit(tmp_path, data=Squares(4, batch_size=8, flip=True))  # eight with the mirrored ones
     assert not [message for message in caplog.messages if "is more than" in message]

@@ -179,7 +179,7 @@ def test_distance_within_classes():
     assert metric.names[0] == "frechet-in-class-digits-9895c19c" and len(metric.names) == 11
     with pytest.raises(ValueError, match="at least 2 generated images of class 7, and there are 1"):
         metric.values(real, fake.select((fake.labels != 7) | (torch.arange(360) == (fake.labels == 7).nonzero()[0])))
-    with pytest.raises(ValueError, match="generated images have no labels.*class-conditional"):
+    with pytest.raises(ValueError, match="generated images have no labels: leave it out of --model.metrics"):
         metric.values(real, Features(fake.values))
 
 
@@ -308,8 +308,6 @@ def test_inception_score_counts_classes():
     expected = np.exp((p * np.log(p / p.mean(0))).sum(1).mean())
     found = InceptionScore(Classifier()).values(None, random_features(200, logits=torch.from_numpy(np.log(p))))
     assert found == pytest.approx([expected], rel=1e-9)
-    with pytest.raises(ValueError, match="needs an extractor with a classifier"):
-        with_extractor(InceptionScore(Classifier())).values(None, random_features(20))
 
 
 # --------------------------------------------------------------------------------------------------------- figures

@@ -129,7 +129,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Load the images, and say what was found: every stage needs them, if only for the histogram of the classes."""
         for name in self.splits:
             self.split(name)
-        rank_zero_info(sentence(self))
+        rank_zero_info(sentence(self, trains=stage == "fit"))
 
     def amount(self, split: str) -> str:
         """What a split holds, in words."""
@@ -164,7 +164,8 @@ class ImageDataModule(LightningDataModule, ABC):
         dataset = self.training_set()
         if len(dataset) < self.batch_size:
             rank_zero_info(
-                f"batch_size {self.batch_size} is more than the {len(dataset)} training examples: a batch repeats some"
+                f"batch_size {self.batch_size} is more than the {amount(len(dataset), 'training example')}: a batch"
+                " repeats some, and samples will be copies of them"
             )
         sampler = StepSampler(
             num_images=len(dataset),

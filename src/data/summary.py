@@ -29,11 +29,12 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
 
 
-def sentence(data: Any) -> str:
+def sentence(data: Any, trains: bool = False) -> str:
     """Says what was found.
 
     Args:
         data: a loaded `ImageDataModule`.
+        trains: whether to say as well what training makes of the images.
     """
     found = data.found
     amounts = {name: data.amount(name) for name in data.splits}
@@ -51,7 +52,18 @@ def sentence(data: Any) -> str:
         kinds = [f"{number:,} {kind}" for kind, number in left_out.most_common(LONGEST)]
         others = [f"{len(left_out) - LONGEST} other kinds"] if len(left_out) > LONGEST else []
         parts.append(f"{left_out.total():,} left out: {', '.join(kinds + others)}")
-    return printable("; ".join(parts + found.remarks))
+    return printable("; ".join(parts + found.remarks + (seen(data) if trains else [])))
+
+
+def seen(data: Any) -> list[str]:
+    """What training makes of the images before the networks see them."""
+    changes = []
+    if data.measurement:
+        filled = ", then filled in" if data.inpaint else ""
+        changes.append(f"training sees them through {type(data.measurement).__name__}{filled} (data.measurement)")
+    if data.flip:
+        changes.append("each is used mirrored as well (--data.flip false switches that off)")
+    return changes
 
 
 def shortened(class_sizes: dict[str, int]) -> str:

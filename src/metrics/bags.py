@@ -24,13 +24,16 @@ class BagScore(Score):
     figure_names = ("bag-accuracy", "bag-auc", "attention-auc")
     higher_is_better = True
 
+    def check(self, data: Any, num_fake: int) -> None:
+        super().check(data, num_fake)
+        check_bags(self, data)
+        missing = sorted({*range(data.num_classes)} - {*data.bags("test").labels.tolist()})
+        if missing or data.num_classes < 2:
+            names = ", ".join(data.class_names[label] for label in missing) or f"other classes than {data.class_names}"
+            raise ValueError(f"BagScore needs held-out bags of each of two classes or more: add some of {names}")
+
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
-        """Raises ValueError if there are no held-out bags."""
         data = model.trainer.datamodule
-        if not hasattr(data, "bags") or "test" not in data.splits:
-            raise ValueError(
-                "BagScore needs held-out bags: take data of src.data.bags with test images, or with a test_path"
-            )
         count = len(data.bags("test").sizes)
         x, condition = data.examples("test", count)
         logits, attention = classified(model, x, condition["mask"])
@@ -67,6 +70,11 @@ class ComponentPurity(Metric):
 
     figure_names = ("component-purity", "component-classes")
     higher_is_better = True
+    of_classes = True
+
+    def check(self, data: Any, num_fake: int) -> None:
+        super().check(data, num_fake)
+        check_bags(self, data)
 
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         fake = self.coded(model)
@@ -75,8 +83,6 @@ class ComponentPurity(Metric):
     def coded(self, model: Any) -> Features:
         """Features of the generated images, with their components in place of their labels."""
         fake = model.fakes[key_of(self)]
-        if fake.logits is None or not hasattr(model.generator, "components"):
-            raise ValueError("ComponentPurity needs a generator of src.networks.bags and an extractor with classes")
         network = (model.generator_ema or model.generator).cpu()
         numbers = torch.arange(model.test_images if model.trainer.testing else model.val_images)
         components = network.components(model.latents_of(numbers), model.trainer.datamodule.conditions(numbers))
@@ -86,6 +92,11 @@ class ComponentPurity(Metric):
     def values(self, real: Features, fake: Features) -> list[float]:
         counts = contingency(fake)
         return [counts.amax(1).sum().item() / len(fake), float(len(counts[counts.sum(1) > 0].argmax(1).unique()))]
+
+
+def check_bags(score: Score, data: Any) -> None:
+    if not hasattr(data, "bags"):
+        raise ValueError(f"{type(score).__name__} is of bags, those of src.data.bags: leave it out of --model.metrics")
 
 
 def contingency(fake: Features) -> Tensor:

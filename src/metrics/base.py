@@ -82,6 +82,7 @@ class Metric(Score):
     """
 
     of_sums: bool = False  # of mean and covariance, so that no features of single images are needed
+    of_classes: bool = False  # that the extractor tells apart
     least: int = 2  # real images, and generated ones, that the figures take
 
     def __init__(self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train"):
@@ -97,10 +98,15 @@ class Metric(Score):
 
         Raises:
             FileNotFoundError: weights are missing.
-            ValueError: weights cannot be used.
+            ValueError: weights cannot be used, or know no classes where the figures need some.
         """
         self.extractor = self.extractor or shared or Inception()
         self.extractor.to(device).load()
+        if self.of_classes and not self.extractor.classifies:
+            raise ValueError(
+                f"{type(self).__name__} needs an extractor with classes, and {self.extractor.name} has none: name"
+                " another one, or leave it out of --model.metrics"
+            )
 
     def check(self, data: Any, num_fake: int) -> None:
         super().check(data, num_fake)

@@ -58,6 +58,12 @@ class Extractor(ABC):
         """Class logits [B, K] from the features [B, num_features]; None where the network has no classes."""
         return None
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the network has classes; known after `load`."""
+        with torch.inference_mode():
+            return self.logits(torch.zeros(1, self.num_features, device=self.device)) is not None
+
     @torch.inference_mode(False)  # a network built in Lightning's validation must still be movable after it
     def load(self) -> "Extractor":
         """Builds the network if that has not happened yet.

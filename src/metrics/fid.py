@@ -108,8 +108,8 @@ class ClassFrechetDistance(Metric):
         for kind, labels in (("real", real), ("generated", fake)):
             if labels is None:
                 raise ValueError(
-                    f"{self.name}: the {kind} images have no labels; it needs a class-conditional generator and"
-                    " labelled images"
+                    f"{self.name}: the {kind} images have no labels: leave it out of --model.metrics, or train a"
+                    " class-conditional generator on labelled images"
                 )
         num_classes = int(real.max()) + 1
         for label in range(num_classes):

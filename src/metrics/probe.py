@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from src.data.multimodal import Multimodal
 from src.metrics.base import Score
 from src.metrics.statistics import GROUPS, Features
 
@@ -39,17 +41,27 @@ class LinearProbe(Score):
         self.folds, self.delay = folds, delay
         self.figure_names = tuple(f"{figure}-code-all" for figure in FIGURES)
 
+    def check(self, data: Any, num_fake: int) -> None:
+        if not isinstance(data, Multimodal):
+            raise ValueError("LinearProbe is of data with several modalities: leave it out of --model.metrics")
+        if not len(self.rows(data)):
+            rank_zero_info(
+                f"LinearProbe will give no figure: it takes {self.folds} labelled {data.splits[-1]} examples of each of"
+                " two classes (column `label` of a table)"
+            )
+
+    def rows(self, data: Multimodal) -> np.ndarray:
+        """Held-out examples of the classes that have enough of them; none where these are fewer than two."""
+        labels = data.targets(data.splits[-1])
+        enough = np.bincount([] if labels is None else labels) >= self.folds
+        return np.flatnonzero(enough[labels]) if enough.sum() >= 2 else np.arange(0)
+
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         data, generator = model.trainer.datamodule, model.generator_ema or model.generator
-        split = data.splits[-1]
-        labels = data.targets(split)
-        if labels is None:
+        split, rows = data.splits[-1], self.rows(data)
+        if not len(rows):
             return []
-        counts = np.bincount(labels)
-        rows = np.flatnonzero(counts[labels] >= self.folds)
-        if (counts >= self.folds).sum() < 2:
-            return []
-        labels, condition = labels[rows], data.condition(split, rows)
+        labels, condition = data.targets(split)[rows], data.condition(split, rows)
         delayed = condition | {"audio": later(condition["audio"], self.delay)}
         held = [name for name, some in zip(generator.names, condition["recorded"].any(0), strict=True) if some]
         subsets = {"all": held} | {name: [name] for name in held}
