@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import ROOT, fit, refusal
+from conftest import ROOT, fit, make_trainer, refusal
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchSyncBatchNorm
@@ -219,8 +219,9 @@ def test_curves_of_a_callback_of_your_own_are_left_to_it():
     check(EarlyStopping("mine"), {"a": 4}, ["v"], 10, others=True)
 
 
-def test_validations_by_epochs_or_time_come_at_any_step():
+def test_validations_by_epochs_or_time_come_at_any_step(tmp_path):
     trainer = {"limit_val_batches": 1.0, "val_check_interval": 10, "check_val_every_n_epoch": None}
     assert validation_interval(SimpleNamespace(**trainer)) == 10
     assert validation_interval(SimpleNamespace(**trainer | {"check_val_every_n_epoch": 1})) == 1
     assert validation_interval(SimpleNamespace(**trainer | {"limit_val_batches": 0})) is None
+    assert validation_interval(make_trainer(tmp_path, val_check_interval="00:00:00:30", limit_val_batches=1.0)) == 1

@@ -238,7 +238,7 @@ class KeepConfig(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not before: a run that was refused leaves no folder behind.
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.enable_autolog_hparams else []:
             logger.log_hyperparams(yaml.safe_load(self.config))
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

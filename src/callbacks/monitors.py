@@ -27,7 +27,7 @@ def validation_interval(trainer: Trainer) -> int | None:
     """Steps of which each validation comes after a multiple: 1 where it goes by epochs or by time, None without any."""
     if trainer.limit_val_batches == 0:
         return None
-    steps = trainer.val_check_interval
+    steps = getattr(trainer, "val_check_interval", None)  # which Lightning leaves out where it is a time
     return steps if isinstance(steps, int) and trainer.check_val_every_n_epoch is None else 1
 
 

@@ -7,10 +7,12 @@ import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from src.callbacks.progress import StepBar
+from src.commands.refusals import PRECISIONS
 
 
 def with_essentials(trainer: dict[str, Any]) -> dict[str, list[Any]]:
@@ -23,7 +25,7 @@ def with_essentials(trainer: dict[str, Any]) -> dict[str, list[Any]]:
         trainer: its options, instantiated.
 
     Raises:
-        ValueError: a plugin that writes checkpoints in another way.
+        ValueError: a plugin that writes checkpoints in another way, or of an arithmetic other than `check_trainer`'s.
     """
     callbacks, plugins = (listed(trainer.get(name)) for name in ("callbacks", "plugins"))
     bars, others = split(callbacks, StepBar)
@@ -40,6 +42,11 @@ def with_essentials(trainer: dict[str, Any]) -> dict[str, list[Any]]:
             raise ValueError(
                 f"{type(plugin).__name__} cannot keep last.ckpt whole when a process dies: leave it out of"
                 " --trainer.plugins, AtomicCheckpointIO writes the checkpoints"
+            )
+        if isinstance(plugin, Precision) and plugin.precision not in PRECISIONS:
+            raise ValueError(
+                f"{type(plugin).__name__} is not for two players: leave it out of --trainer.plugins, and take"
+                " --trainer.precision 32-true, bf16-mixed or 16-mixed"
             )
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(AtomicCheckpointIO())

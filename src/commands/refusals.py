@@ -14,8 +14,14 @@ OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does not
     ("accumulate_grad_batches", 1, "--model.accumulate"),
     ("gradient_clip_val", None, "--model.g_clip and --model.d_clip"),
     ("gradient_clip_algorithm", None, "--model.g_clip and --model.d_clip"),
-    ("overfit_batches", 0, "a small data set"),
+    ("overfit_batches", 0, "--data.subset"),
 )
+NOT_HERE = {  # options whose `true`, or whose name of something, is refused, and why
+    "barebones": "leave out the curves and the checkpoints of the run: `make bench` times a step",
+    "logger": "change nothing, metrics.csv is written in any case: name a class, WandB for instance, or leave it out",
+    "model_registry": "change nothing, checkpoints stay in the run folder: leave it out, `export` writes a file to share",
+    "use_distributed_sampler": "change nothing, the data module deals out the images itself, none twice: leave it out",
+}
 PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32
 
 
@@ -48,17 +54,25 @@ def check_numbers(value: Any, name: str) -> None:
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuses what Lightning does for one optimizer, and intervals that it would divide by."""
+    """Refuses what Lightning does for one optimizer, what it would ignore, and intervals that it would divide by."""
     for name, nothing, instead in OF_ONE_OPTIMIZER:
         if trainer.get(name) not in (None, nothing):
             raise ValueError(f"--trainer.{name} does not go with two players: leave it out, and take {instead}")
+    for name, why in NOT_HERE.items():
+        if isinstance(value := trainer.get(name), (bool, str)) and value:
+            raise ValueError(f"--trainer.{name} {str(value).lower()} would {why}")
     if str(trainer.get("precision") or 32) not in PRECISIONS:
         raise ValueError(
             f"--trainer.precision {trainer.precision} is not for two players: take 32-true, bf16-mixed or 16-mixed"
         )
-    for name in ("log_every_n_steps", "val_check_interval"):
-        if trainer.get(name) == 0:
-            raise ValueError(f"--trainer.{name} must be at least 1, got 0")
+    for name in ("log_every_n_steps", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches"):
+        if isinstance(value := trainer.get(name), (int, float)) and value <= 0:
+            raise ValueError(f"--trainer.{name} must be above 0, got {value}")
+    if 0 <= trainer.max_steps < (trainer.get("min_steps") or 0):
+        raise ValueError(
+            f"--trainer.min_steps {trainer.min_steps} is more than the --trainer.max_steps {trainer.max_steps} that"
+            " ends the run: change one of them"
+        )
 
 
 def meant(match: re.Match) -> str:
