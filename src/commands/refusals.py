@@ -19,7 +19,7 @@ OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does not
 NOT_HERE = {  # options whose `true`, or whose name of something, is refused, and why
     "barebones": "leave out the curves and the checkpoints of the run: `make bench` times a step",
     "logger": "change nothing, metrics.csv is written in any case: name a class, WandB for instance, or leave it out",
-    "model_registry": "change nothing, checkpoints stay in the run folder: leave it out, `export` writes a file to share",
+    "model_registry": "change nothing, checkpoints stay in the run folder: leave it out (`export` makes one to share)",
     "use_distributed_sampler": "change nothing, the data module deals out the images itself, none twice: leave it out",
 }
 PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")  # latents and images stay in float32
