@@ -5,8 +5,8 @@ import http.server
 import os
 import resource
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ import torch
 import wandb
 from conftest import Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
+from wandb.sdk.lib.service.service_connection import ServiceConnection
 
-from src.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, newest_whole
+from src.callbacks.checkpoints import AtomicCheckpointIO, KeepConfig, LastCheckpoint, newest_whole
 from src.callbacks.loggers import CSV, WandB, obstacle
 from src.callbacks.pictures import SampleGrid, grid, to_image
 from src.cli import main
@@ -127,6 +128,15 @@ def test_steps_that_do_not_log_compute_nothing_for_the_log(tmp_path, monkeypatch
     assert len(logged) == 2 and len(norms) == 4
 
 
+@pytest.mark.parametrize("logs", [True, False])
+def test_the_configuration_goes_to_the_loggers_unless_it_is_kept_from_them(logs, tmp_path):
+    told = []
+    logger = SimpleNamespace(log_hyperparams=told.append)
+    trainer = SimpleNamespace(loggers=[logger], enable_autolog_hparams=logs, default_root_dir=tmp_path, global_step=0)
+    KeepConfig("a: 1", {}).on_train_start(trainer, None)
+    assert told == [{"a": 1}] * logs and (tmp_path / "config.yaml").read_text() == "a: 1"
+
+
 def test_a_refused_run_begins_nothing_at_wandb(tmp_path, monkeypatch):
     """Lightning asks every logger for its run before it asks the data and the model whether they can train."""
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -195,16 +205,23 @@ def test_wandb_itself_is_asked_for_the_key(where, wandb_home, server, monkeypatc
 
 
 def test_wandb_without_an_answer_is_offline_soon_unless_online_is_insisted_on(wandb_home, monkeypatch, capsys):
+    """Soon: by the sum of what W&B's service is told to wait, since the clock of a busy machine says nothing."""
+    asked, waits = ServiceConnection.api_request, []
+
+    def noted(self, request, timeout=None):
+        waits.append(timeout)
+        return asked(self, request, timeout)
+
+    monkeypatch.setattr(ServiceConnection, "api_request", noted)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     said = []
     monkeypatch.setattr("src.callbacks.loggers.rank_zero_info", said.append)
     log = WandB()
     log.place("run")
-    start = time.monotonic()
     log.log_metrics({"a": 1.0}, step=1)
     log.finalize("success")
-    assert time.monotonic() - start < 30  # 7 s, on a machine that does nothing else
+    assert waits and sum(waits) < 10  # the rest takes a moment, too
     (line,) = said
     assert line.startswith("W&B is offline") and "127.0.0.1" in line and "wandb sync run" in line
     wandb.teardown()

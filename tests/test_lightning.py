@@ -1,12 +1,14 @@
 """What Lightning ships: each callback and strategy works with two players, or is refused with what to take instead."""
 
 import csv
+import inspect
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from conftest import ROOT, fit, make_trainer, refusal
+from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchSyncBatchNorm
@@ -17,6 +19,7 @@ from src.callbacks.monitors import check, validation_interval
 from src.cli import main
 from src.commands.essentials import with_essentials
 from src.commands.lightning import STRATEGIES, check_callbacks, check_strategy
+from src.commands.refusals import NOT_HERE, OF_ONE_OPTIMIZER
 
 # A new one in `lightning.pytorch.callbacks` fails the test below until somebody decides.
 WORK = {
@@ -45,6 +48,19 @@ REFUSED = {
 TO_DERIVE_FROM = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"}
 
 
+# Options of the Trainer that a run takes, all at once; a new one in Lightning fails a test until somebody decides.
+TAKEN = {
+    "benchmark": False, "check_val_every_n_epoch": None, "detect_anomaly": True, "deterministic": True,
+    "enable_autolog_hparams": False, "enable_checkpointing": True, "enable_model_summary": True,
+    "enable_progress_bar": True, "inference_mode": False, "limit_predict_batches": 1, "limit_test_batches": 1,
+    "limit_train_batches": 2, "limit_val_batches": 1, "log_every_n_steps": 1, "max_epochs": 3, "max_steps": 4,
+    "max_time": "00:01:00:00", "min_epochs": 1, "min_steps": 2, "num_sanity_val_steps": 1, "profiler": "simple",
+    "reload_dataloaders_every_n_epochs": 1, "sync_batchnorm": True, "val_check_interval": "00:00:00:01",
+}  # fmt: skip
+WHERE_IT_RUNS = {"accelerator", "default_root_dir", "devices", "fast_dev_run", "num_nodes", "precision", "strategy"}
+OF_CLASSES = {"callbacks", "logger", "plugins"}
+
+
 def number(batch):
     return len(batch[0])
 
@@ -65,6 +81,24 @@ def of_lightning(name, **options):
 def test_each_callback_of_lightning_is_decided():
     decided = [*WORK, *NEED_A_PACKAGE, *REFUSED, *TO_DERIVE_FROM]
     assert sorted(decided) == sorted(lightning.__all__)
+
+
+def test_each_option_of_the_trainer_is_decided():
+    refused = {name for name, *_ in OF_ONE_OPTIMIZER} | {*NOT_HERE}
+    decided = {*TAKEN} | WHERE_IT_RUNS | OF_CLASSES | refused
+    assert decided == set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+
+
+def test_options_of_the_trainer_work_together(tiny_config, tmp_path, capsys):
+    experiment = yaml.safe_load(tiny_config.read_text())
+    experiment["trainer"] |= TAKEN | {"callbacks": []}
+    tiny_config.write_text(yaml.safe_dump(experiment))
+    try:
+        cli = main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run")])
+    finally:  # both are switched on for the whole process
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_detect_anomaly(False)
+    assert cli.trainer.global_step == 4 and (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_those_that_work_do_so_together(tiny_config, tmp_path):
