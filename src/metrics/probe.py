@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from src.data.multimodal import Multimodal
 from src.metrics.base import Score
 from src.metrics.statistics import GROUPS, Features
 
@@ -42,7 +41,7 @@ class LinearProbe(Score):
         self.figure_names = tuple(f"{figure}-code-all" for figure in FIGURES)
 
     def check(self, data: Any, num_fake: int) -> None:
-        if not isinstance(data, Multimodal):
+        if not hasattr(data, "condition"):  # of an example: what several modalities recorded of it
             raise ValueError("LinearProbe is of data with several modalities: leave it out of --model.metrics")
         if not len(self.rows(data)):
             rank_zero_info(
@@ -50,7 +49,7 @@ class LinearProbe(Score):
                 " two classes (column `label` of a table)"
             )
 
-    def rows(self, data: Multimodal) -> np.ndarray:
+    def rows(self, data: Any) -> np.ndarray:
         """Held-out examples of the classes that have enough of them; none where these are fewer than two."""
         labels = data.targets(data.splits[-1])
         enough = np.bincount([] if labels is None else labels) >= self.folds
