@@ -137,6 +137,7 @@ def test_bags_of_vectors_from_tables(tmp_path):
         ([*LINES, ("a", "well", 0, 1, 1)], None, "bag a has the labels sick and well"),
         ([*LINES, ("a", "sick", 0, "x", 1)], None, "holds a value that is no number"),
         ([*LINES, ("a", "sick", 0, "nan", 1)], None, "not finite"),
+        ([*LINES, ("a", "sick", 0, "1,5", 1)], None, "line 6 has more cells than the header"),
         ([*LINES, *[("a", "sick", 0, 1, 1)] * 2], None, "has 4 instances: set --data.bag_size"),
     ],
 )

@@ -415,6 +415,8 @@ def write_audio(folder, content=None, rate=4000):
         (lambda f: spoil(f, audio="none.wav"), "line 4: audio none.wav does not exist"),
         (lambda f: spoil(f, image=""), "line 4: no image"),
         (lambda f: spoil(f, text="  "), "line 4: text is blank"),
+        (lambda f: (f / "table.csv").write_text("image,text\n0.png,one, two\n"), "table.csv, line 2 has more cells"),
+        (lambda f: (f / "table.csv").write_bytes(b"image,text\n0.png,gr\xfc\n"), "table.csv is no table in UTF-8"),
         (lambda f: write_table(f, [row | {"text": ""} for row in write_manifest(f)]), "column text is empty"),
         (lambda f: write_audio(f, b"RIFF"), "2.wav is no uncompressed WAV file"),
         (lambda f: write_audio(f, b""), "2.wav is no uncompressed WAV file"),

@@ -1,6 +1,5 @@
 """Bags: sets of instances that share one label, as in multiple-instance learning."""
 
-import csv
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from src.data.images import ImageDataModule
 from src.data.order import permutation
 from src.data.summary import amount
+from src.data.tables import rows_of
 from src.engine import seeding
 from src.images.pixels import from_uint8, to_uint8
 
@@ -224,8 +224,7 @@ class TableBags(BagDataModule):
 
     def read_table(self, path: str) -> tuple[np.ndarray, list[str], list[str], np.ndarray | None]:
         bag, label, key = self.columns
-        with open(path, newline="") as file:
-            lines = list(csv.DictReader(file))
+        lines = rows_of(path)
         names = list(lines[0]) if lines else []
         missing = [name for name in (bag, label, key) if name and name not in names]
         features = self.features or [name for name in names if name not in self.columns]

@@ -1,6 +1,5 @@
 """Examples of your own with several modalities: a table of images, sounds and texts."""
 
-import csv
 import wave
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from src.data.files import ImageFiles, check_levels, decoded
 from src.data.multimodal import BANDS, MODALITIES, WINDOW, Arrays, Multimodal, spectrogram, to_bytes
 from src.data.order import permutation
 from src.data.sizes import height_width
+from src.data.tables import rows_of
 
 
 class Manifest(Multimodal):
@@ -119,8 +119,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         except ImportError as error:
             raise ValueError(f"{path}: Parquet needs pandas and pyarrow: install them, or export a .csv") from error
     else:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = rows_of(path)
     columns = set(rows[0]) if rows else set()
     if "image" not in columns or not columns & {"audio", "text"}:
         found = ", ".join(sorted(map(str, columns))) or "nothing"

@@ -1,4 +1,4 @@
-"""Files of labels that lie beside images: a table, labels.csv, or dataset.json as StyleGAN writes it."""
+"""Tables: of examples, and files of labels that lie beside images (labels.csv, or dataset.json of StyleGAN)."""
 
 import csv
 import io
@@ -13,6 +13,27 @@ from src.data.layout import slashed
 
 NO_IMAGE = "names none of the images: give paths relative to it, or add --data.labels false"
 LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "y")  # names of a column
+
+
+def rows_of(path: str | Path) -> list[dict[str, str | None]]:
+    """The lines of a CSV file by the names in its header; None for the cells that a line lacks at its end.
+
+    Raises:
+        ValueError: a line has more cells than the header, or the file is not in UTF-8.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = []
+            for row in (reader := csv.DictReader(file)):
+                if None in row:  # 1,5 for 1.5, or a text with a comma: what is behind it would be lost
+                    raise ValueError(
+                        f"{path}, line {reader.line_num} has more cells than the header: put cells that hold commas"
+                        " into quotes, and write numbers with points"
+                    )
+                rows.append(row)
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table in UTF-8 ({error}): export it again as CSV") from error
 
 
 class LabelFile(NamedTuple):
