@@ -276,9 +276,9 @@ class Evaluation(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.finish_evaluation("test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Images uint8 [M, C, H, W] and the number of each."""
-        return self.generator.as_images(to_uint8(self.sample(*batch)), *batch)[:2]
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images uint8 [M, C, H, W], the number of each, and their labels or None."""
+        return self.generator.as_images(to_uint8(self.sample(*batch)), *batch)
 
 
 def named(metrics: Iterable[Score]) -> str:

@@ -18,7 +18,7 @@ from wandb.sdk.lib.service.service_connection import ServiceConnection
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, KeepConfig, LastCheckpoint, newest_whole
 from src.callbacks.loggers import CSV, WandB, obstacle
-from src.callbacks.pictures import SampleGrid, grid, to_image
+from src.callbacks.pictures import SampleGrid, class_titles, grid, to_image
 from src.cli import main
 from src.data.requests import Requests
 from src.networks import mlp
@@ -30,6 +30,31 @@ def test_a_grid_places_images_row_by_row():
     assert sheet.shape == (2 * 8 + 1, 3 * 10 + 2)
     assert [sheet[4, 5], sheet[4, 16], sheet[4, 27], sheet[12, 5], sheet[12, 27]] == [0, 1, 2, 3, 5]
     assert sheet[8, 5] == sheet[4, 10] == 255
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_titles_stand_over_the_columns_and_leave_the_images_as_they_are(channels):
+    images = torch.randint(0, 256, (6, channels, 8, 8), dtype=torch.uint8)
+    plain = grid(images, columns=3)
+    sheet = grid(images, columns=3, titles=["é", "an automobile", ""])
+    height = sheet.height - plain.height
+    assert sheet.mode == plain.mode and sheet.width == plain.width and 10 <= height <= 16
+    assert np.array_equal(np.asarray(sheet)[height:], np.asarray(plain))
+    dark = (np.asarray(sheet).reshape(sheet.height, sheet.width, -1)[:height, :, 0] < 128).any(0)
+    where = np.flatnonzero(dark)
+    assert dark[12:20].any() and not dark[:10].any()  # a short title: in the middle of the first 32 pixels
+    assert where[where > 24].min() >= 34 and where.max() < 66  # a long one: cut to the second column; none in the third
+    assert grid(images, columns=3, titles=["of a kind 1", "of a kind 2", "b"]).size == plain.size  # alike when cut
+    assert grid(images, columns=3, titles=["1\n2", "b", "b"]).height > plain.height
+
+
+def test_columns_are_titled_where_each_holds_one_class():
+    names = ["dark", "bright"]
+    assert class_titles([0, 1, 0, 1, 0], names, 2) == names
+    assert class_titles([1, 1, 1, 1], names, 2) == ["bright", "bright"]
+    assert class_titles([1], names, 2) == ["bright"]
+    for labels, columns in (([0, 1, 1, 1], 2), ([0, 1], 1), ([0, None, 0, None], 2), ([], 2), ([0, 1], None)):
+        assert class_titles(labels, names, columns) == []
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA"), (7, "L")])
@@ -45,9 +70,13 @@ def test_sample_grids_follow_the_run(tmp_path):
     fit(tmp_path, gan, Squares(labels=True), max_steps=5, callbacks=[SampleGrid(every_n_steps=2, num_images=20)])
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert names == ["real.png", "step-00000002.png", "step-00000004.png", "step-00000005.png"]
-    expected = grid((gan.sample(torch.arange(20), torch.arange(20) % 2) * 127.5 + 127.5).round().to(torch.uint8), 2)
+    samples = (gan.sample(torch.arange(20), torch.arange(20) % 2) * 127.5 + 127.5).round().to(torch.uint8)
+    expected = grid(samples, 2, titles=["dark", "bright"])
     with Image.open(tmp_path / "samples" / "step-00000005.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    with Image.open(tmp_path / "samples" / "real.png") as picture:
+        titles = expected.height - grid(samples, 2).height
+        assert np.array_equal(np.asarray(picture)[:titles], np.asarray(expected)[:titles])
 
 
 def test_grids_come_early_at_doubling_steps(tmp_path):

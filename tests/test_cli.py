@@ -17,6 +17,7 @@ from conftest import refusal
 from PIL import Image
 from safetensors.torch import load_file
 
+from src.callbacks.pictures import grid
 from src.cli import fail, load, main
 from src.gan import GAN
 from src.images.pixels import to_uint8
@@ -56,8 +57,9 @@ def test_curves_count_generator_updates(run):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     assert [int(float(row["images_seen"])) for row in rows] == [8, 16, 24, 32]
-    (distance,) = (name for name in rows[0] if name.startswith("val/"))
-    assert [bool(row[distance]) for row in rows] == [False, True, False, True]
+    distance, error = sorted(name for name in rows[0] if name.startswith("val/"))
+    assert error == f"{distance}-error"
+    assert [bool(row[distance]) for row in rows] == [bool(row[error]) for row in rows] == [False, True, False, True]
     wanted = {"loss/generator", "loss/discriminator", "logits/real", "logits/fake", "grad_norm/generator"}
     wanted |= {"grad_norm/discriminator", "lr/generator", "lr/discriminator", "images_per_second"}
     assert all(np.isfinite(float(row[name])) for row in rows for name in wanted)
@@ -176,8 +178,29 @@ def test_predict_needs_no_data_set(run, tmp_path, monkeypatch):
     assert list(pictures(out)) == [f"{i:06d}.png" for i in range(120)]
     with Image.open(out / "images" / "000007.png") as image:
         assert (image.size, image.mode) == ((8, 8), "L")
-    with Image.open(out / "grid.png") as grid:
-        assert grid.size[0] >= 10 * 32 and grid.size[1] >= 10 * 32
+    with Image.open(out / "grid.png") as picture:
+        assert picture.size[0] >= 10 * 32 and picture.size[1] >= 10 * 32
+
+
+def test_the_grid_of_predictions_names_the_classes(run, tmp_path):
+    main(
+        [
+            "predict",
+            "--ckpt_path",
+            last(run),
+            "--output",
+            str(tmp_path / "out"),
+            "--num_images",
+            "6",
+            "--classes",
+            "7,3",
+        ]
+    )
+    shown = torch.stack(
+        [torch.from_numpy(np.array(Image.open(tmp_path / "out" / "images" / f"{i:06d}.png"))) for i in range(6)]
+    )
+    with Image.open(tmp_path / "out" / "grid.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(grid(shown[:, None], 2, titles=["7", "3"])))
 
 
 def test_predictions_depend_on_seed_number_and_class_alone(run, tmp_path):

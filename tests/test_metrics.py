@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from src.data.digits import Digits
 from src.metrics import kernel, manifold
-from src.metrics.base import GROUPS, Metric
+from src.metrics.base import GROUPS, NARROW, Metric, key_of
 from src.metrics.features import Classifier, Inception
 from src.metrics.fid import ClassFrechetDistance, FrechetDistance, FrechetDistanceInfinity, distance, frechet_distance
 from src.metrics.inception_score import InceptionScore
@@ -322,6 +323,19 @@ def test_noise_makes_every_figure_worse(metric):
         assert clean > worse  # noise takes images away from those of training
     else:
         assert (clean > worse) == metric.higher_is_better
+
+
+@pytest.mark.parametrize(("features", "errors"), [(NARROW, [False, True]), (NARROW + 1, [True])])
+def test_a_validation_has_errors_where_features_are_few(features, errors, monkeypatch):
+    metric, asked = with_extractor(FrechetDistance(Classifier())), []
+    monkeypatch.setattr(metric, "figures", lambda *args: asked.append(args[2]) or [])
+    some = Features(torch.zeros(4, features))
+    datamodule = SimpleNamespace(digest=lambda split: "12345678")
+    model = SimpleNamespace(real=lambda *_: some, fakes={key_of(metric): some}, protocol=dict)
+    model.trainer = SimpleNamespace(datamodule=datamodule)
+    for given in (False, True):
+        metric.evaluate(model, given)
+    assert [given for given, done in zip((False, True), asked, strict=True) if done] == errors
 
 
 @pytest.mark.parametrize("metric", ALL)

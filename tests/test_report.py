@@ -65,7 +65,9 @@ def test_the_lines_are_the_columns_of_the_file(run, monkeypatch):
     shown = {
         label for title, each in lines.items() if " scale" not in title and " bands" not in title for label, *_ in each
     }
-    for column in set(rows[0]) - {"step", "images_seen"}:
+    errors = {column for column in rows[0] if column.endswith("-error")}
+    assert errors and len(lines["Validation bands"]) == len(errors)
+    for column in set(rows[0]) - {"step", "images_seen"} - errors:
         assert (column.partition("/")[2] or column).replace("_", " ") in shown, column
 
 
@@ -88,6 +90,12 @@ def test_a_figure_has_the_band_of_its_error_and_wide_ranges_are_logarithmic(monk
     assert [line[0] for line in lines["Validation"]] == ["fid"] and lines["Validation scale"] == "log"
     (band,) = lines["Validation bands"]
     assert {(1.0, 100.0), (2.0, 2.5), (2.0, 5.5)} <= set(map(tuple, band.tolist()))
+
+
+def test_a_validation_without_errors_says_where_they_are():
+    figure = {"name": "fid", "value": 2.0, "error": None, "protocol": {"step": 4}}
+    assert "errors, which may take long, come with `test`" in report.table("Validation", [figure])
+    assert "come with" not in report.table("Validation", [figure | {"error": 0.1}]) + report.table("Test", [figure])
 
 
 def test_the_report_changes_neither_training_nor_random_numbers(tmp_path, monkeypatch):

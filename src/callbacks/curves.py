@@ -16,7 +16,7 @@ PANELS = {
     "Losses": ("loss", ["loss/"]),
     "Logits of the training batches": ("mean logit", ["logits/real", "logits/fake"]),
     "Norms of the gradients": ("norm", ["grad_norm/"]),
-    "Validation": ("figure ± its error", ["val/"]),
+    "Validation": ("figure", ["val/"]),
     "Discriminator on images it has and has not seen": (
         "mean logit",
         ["logits/train", "logits/held_out", "logits/generated"],
@@ -107,7 +107,8 @@ def plot(axes: Any, title: str, unit: str, mine: dict[str, Curve], curves: dict[
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("step", fontsize=8)
-    axes.set_ylabel(unit, fontsize=8)
+    banded = any(f"{name}-error" in curves for name in mine)
+    axes.set_ylabel(f"{unit} ± its error" if banded else unit, fontsize=8)
     axes.tick_params(which="both", labelsize=8)
     axes.yaxis.get_offset_text().set_fontsize(8)
     axes.grid(alpha=0.3, lw=0.5)

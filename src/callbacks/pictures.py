@@ -1,6 +1,7 @@
 """Grids of images as PNG files, and the callback that writes one as training goes on."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from src.engine.interrupts import is_interrupt
@@ -23,7 +24,9 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if channels == 1 else array))
 
 
-def grid(images: Tensor, columns: int | None = None, least_size: int = 32, gap: int = 2) -> Image.Image:
+def grid(
+    images: Tensor, columns: int | None = None, least_size: int = 32, gap: int = 2, titles: Sequence[str] = ()
+) -> Image.Image:
     """Joins images row by row into one picture, small ones magnified without smoothing.
 
     Args:
@@ -31,6 +34,7 @@ def grid(images: Tensor, columns: int | None = None, least_size: int = 32, gap: 
         columns: images a row; near the square root of N by default.
         least_size: each side of an image has at least so many pixels in the picture.
         gap: white pixels between images.
+        titles: what to write over the columns, see `titled`.
     """
     scale = max(1, math.ceil(least_size / min(images.shape[2:])))
     images = images.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
@@ -41,7 +45,50 @@ def grid(images: Tensor, columns: int | None = None, least_size: int = 32, gap: 
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
-    return to_image(sheet)
+    return titled(to_image(sheet), titles, width, gap) if titles else to_image(sheet)
+
+
+def titled(picture: Image.Image, titles: Sequence[str], width: int, gap: int) -> Image.Image:
+    """A grid with titles over its columns, shortened to their width; as it is where they would be alike then.
+
+    Args:
+        picture: grid of columns of `width` pixels.
+        titles: of the first columns.
+        width: of a column.
+        gap: pixels between columns.
+    """
+    import matplotlib  # here: it would slow the start of every command; its font has accents, Pillow's has none
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(path, max(10, width // 6))  # 10 is the least that can be read
+    shortened = [fitted(title, font, width) for title in titles]
+    if len(set(shortened)) < len(set(titles)):
+        return picture
+    height = sum(font.getmetrics())
+    sheet = Image.new(picture.mode, (picture.width, height + picture.height), "white")
+    sheet.paste(picture, (0, height))
+    for column, title in enumerate(shortened):
+        ImageDraw.Draw(sheet).text((column * (width + gap) + width / 2, 0), title, "black", font, anchor="ma")
+    return sheet
+
+
+def fitted(title: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """A title in one line, without as much of its end as makes it wider than `width` pixels."""
+    title = " ".join(title.split())
+    beginnings = (f"{title[:end]}…" for end in range(len(title) - 1, 0, -1))
+    return next((shown for shown in (title, *beginnings) if font.getlength(shown) <= width), "")
+
+
+def class_titles(labels: Sequence[int | None], names: list[str], columns: int | None) -> list[str]:
+    """Names of the classes that the columns of a grid hold; none unless each holds a single one.
+
+    Args:
+        labels: of the images; None for those without.
+        names: of the classes.
+        columns: of the grid.
+    """
+    held = [{*labels[column::columns]} - {None} for column in range(min(columns or 0, len(labels)))]
+    return [names[of.pop()] for of in held] if all(len(of) == 1 for of in held) else []
 
 
 def send(logger: Logger, name: str, picture: Image.Image, step: int) -> None:
@@ -59,7 +106,8 @@ class SampleGrid(Callback):
     """Writes grids of the same samples as they develop, and one of real images to compare them with.
 
     Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; loggers that take
-    pictures (Weights & Biases, TensorBoard, MLflow) get them too.
+    pictures (Weights & Biases, TensorBoard, MLflow) get them too. Of up to ten classes each has a column, with its
+    name over it.
 
     Args:
         every_n_steps: steps between two grids; before the first of them come grids at 64, 128, 256, ... steps, to see
@@ -80,7 +128,8 @@ class SampleGrid(Callback):
             drawn = (
                 of_all_classes(labels, self.num_images) if every else trainer.datamodule.drawn("train", self.num_images)
             )
-            self.save(trainer, grid(torch.from_numpy(images[drawn]), pl_module.generator.columns), "real")
+            shown = None if labels is None else torch.from_numpy(labels[drawn])
+            self.save(trainer, self.picture(trainer, pl_module, torch.from_numpy(images[drawn]), shown), "real")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self.is_due(trainer.global_step):
@@ -103,9 +152,14 @@ class SampleGrid(Callback):
         numbers = torch.arange(self.num_images)
         condition = move_to(trainer.datamodule.grid_conditions(numbers), pl_module.device)
         samples = to_uint8(pl_module.sample(numbers, condition))
-        images, _, _ = pl_module.generator.as_images(samples, numbers, condition)
-        picture = grid(images[: self.num_images], pl_module.generator.columns)
-        self.save(trainer, picture, f"step-{trainer.global_step:08d}")
+        images, _, labels = pl_module.generator.as_images(samples, numbers, condition)
+        self.save(trainer, self.picture(trainer, pl_module, images, labels), f"step-{trainer.global_step:08d}")
+
+    def picture(self, trainer: Trainer, gan: LightningModule, images: Tensor, labels: Tensor | None) -> Image.Image:
+        """A grid of the first images, with the names of the classes over the columns that hold one each."""
+        columns, labels = gan.generator.columns, [] if labels is None else labels[: self.num_images].tolist()
+        titles = class_titles(labels, trainer.datamodule.class_names, columns)
+        return grid(images[: self.num_images], columns, titles=titles)
 
     def save(self, trainer: Trainer, picture: Image.Image, name: str) -> None:
         path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"

@@ -6,11 +6,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from src.callbacks.pictures import grid, to_image
+from src.callbacks.pictures import class_titles, grid, to_image
 
 
 class PredictionWriter(Callback):
-    """Each sample as `images/<number>.png`, and the first hundred as `grid.png`.
+    """Each sample as `images/<number>.png`, and the first hundred as `grid.png`, with the names of their classes.
 
     The grid lies beside the images, so that the folder of images is a data set.
 
@@ -25,7 +25,7 @@ class PredictionWriter(Callback):
     def __init__(self, output: str, columns: int | None = None):
         self.output = Path(output)
         self.columns = columns
-        self.first: list[tuple[int, Tensor]] = []
+        self.first: list[tuple[int, Tensor, int | None]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         occupied = trainer.is_global_zero and self.output.exists() and any(self.output.iterdir())
@@ -34,13 +34,14 @@ class PredictionWriter(Callback):
         (self.output / "images").mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: tuple[Tensor, Tensor], *args: object
+        self, trainer: Trainer, pl_module: LightningModule, outputs: tuple[Tensor, Tensor, Tensor | None], *args: object
     ) -> None:
-        images, numbers = outputs
-        for number, pixels in zip(numbers.tolist(), images.cpu(), strict=True):
+        images, numbers, labels = outputs
+        labels = [None] * len(images) if labels is None else labels.tolist()
+        for number, pixels, label in zip(numbers.tolist(), images.cpu(), labels, strict=True):
             to_image(pixels).save(self.output / "images" / f"{number:06d}.png")
             if number < 100:
-                self.first.append((number, pixels))
+                self.first.append((number, pixels, label))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         gathered: list = [self.first]
@@ -48,5 +49,7 @@ class PredictionWriter(Callback):
             gathered = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, self.first)
         if trainer.is_global_zero:
-            images = [pixels for _, pixels in sorted((pair for part in gathered for pair in part), key=lambda p: p[0])]
-            grid(torch.stack(images), self.columns).save(self.output / "grid.png")
+            first = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
+            _, images, labels = zip(*first, strict=True)
+            titles = class_titles(labels, trainer.datamodule.class_names, self.columns)
+            grid(torch.stack(images), self.columns, titles=titles).save(self.output / "grid.png")

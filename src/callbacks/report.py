@@ -185,4 +185,6 @@ def table(kind: str, results: list[dict[str, Any]]) -> str:
         rows.append(f'<tr><td>{escape(figure["name"])}<td class="number">{figure["value"]:.4f}{error}<td>{told}')
     step = results[0]["protocol"].get("step")
     after = f"{kind} after step {step}" if step is not None else kind
+    if kind == "Validation" and all(figure["error"] is None for figure in results):
+        after += "; errors, which may take long, come with `test`"
     return f'<p>{after}</p><div class="wide"><table>{"".join(rows)}</table></div>'
