@@ -325,13 +325,13 @@ def test_a_bad_prediction(options, refuses):
 # ------------------------------------------------------------------------------------------------ score and compare
 
 FOLDERS = {
-    "score": ["real", "fake", "required"],
-    "score --real images": ["fake", "required"],
+    "score": ["required: --real, --fake"],
+    "score --real images": ["required: --fake"],
     "score --real nowhere --fake images": ["nowhere does not exist", "name a folder"],
     "score --real images --fake images --channels 2": ["channels", "one of [1, 3, 4]", "--help"],
     "score --real images --fake images --resize squeeze": ["resize", "'crop', 'stretch'", "--help"],
     "score --real mixed --fake images": ["different sizes", "image_size"],
-    "score --real images --fake images --metrics Foo": ["Foo", "--help"],
+    "score --real images --fake images --metrics Foo": ["--metrics: there is no class Foo", "give its whole path"],
     "score --real images --fake images --output images": ["images is a folder", "--output"],
     "score --real images --fake images --output file/a.json": ["cannot be written into", "another --output"],
     "compare": ["required: files"],

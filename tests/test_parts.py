@@ -98,10 +98,30 @@ def test_help_of_a_short_name_is_that_of_its_class(capsys):
         ("--model.generator dcgan.Generatr", "dcgan.Generator"), ("--model.generator.widht 3", "width"),
         ("--trainer.max_step 3", "--trainer.max_steps"), ("--trainer.callbacks+=SampelGrid", "SampleGrid"),
         ("--model.regularizers+=R1 --model.regularizers.wieght 3", "weight"), ("--data.batchsize 3", "batch_size"),
+        ("--model.metrics.extractor Inceptoin", "Inception"),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_gets_the_nearest_one(wrong, meant, capsys):
     assert refusal([*DIGITS, *wrong.split()], capsys).endswith(f": did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("fit --config digits.yaml --data ImageFolder", "required: --data.root ("),
+        ("fit --config systems/simmim_digits.yaml --data.source ImageFolder", "required: --data.source.root ("),
+        ("fit --data Digits", "required: --model.generator, --model.discriminator ("),
+        ("fit --config digits.yaml --model.generator.width x", "--model.generator.width: expected int"),
+        ("fit --config digits.yaml --model.g_optimizer.lr x", "expected float; given: str Given value: x (`--help`"),
+        ("fit --config digits.yaml --data.root x", "--data: Option 'root' is not accepted (`--help`"),
+        ("score --real a --fake b --metrics FrechetDistance --metrics.extractor Inceptoin",
+         "--metrics.extractor: there is no class Inceptoin: did you mean Inception?"),
+        ("score --real a --fake b --metrics KernelDistence", "--metrics: there is no class KernelDistence: did"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_option_as_it_is_typed(args, said, capsys):
+    args = [str(ROOT / "configs" / arg) if arg.endswith(".yaml") else arg for arg in args.split()]
+    assert said in refusal(args, capsys)
 
 
 def test_a_name_like_no_other_gets_no_suggestion(capsys):
@@ -116,7 +136,10 @@ def test_commands_are_named_suggested_and_in_the_usage(capsys):
     assert ", ".join(COMMANDS) in refusal([], capsys)
 
 
-def test_version_names_what_it_stands_on(capsys):
+@pytest.mark.parametrize("git", [True, False])
+def test_version_names_what_it_stands_on(git, capsys, monkeypatch, tmp_path):
+    if not git:  # as in a container
+        monkeypatch.setenv("PATH", str(tmp_path))
     main(["--version"])
     assert re.match(rf"gan-template {__version__}.*, torch \d.*, lightning \d.*, Python 3", capsys.readouterr().out)
 

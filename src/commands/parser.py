@@ -1,11 +1,13 @@
 """The parser of the command line: short names of parts, lists of them, and one line with the nearest name."""
 
+import argparse
 import inspect
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from pydoc import locate
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
@@ -16,6 +18,9 @@ from src import __version__
 from src.commands.parts import bases, completed, listed, nearest, parts, path, short
 from src.commands.refusals import fail
 
+INSIDE = "of its options: "  # marks what is wrong with the options of a class: indented lines; of an optimizer the rest
+OF_CLASS = re.compile(rf"\n( +){INSIDE}(.*(?:\n(?:\1.*)?)*)")
+OF_OPTIMIZER = re.compile(rf"callable class:( ){INSIDE}(.*?)(?:\. Got value: Namespace\(.*)?$", re.DOTALL)
 HINT = " (`--help` lists the options, configs/ holds examples)"
 
 
@@ -30,7 +35,9 @@ class Parser(LightningArgumentParser):
         return super().parse_args(args and completed(args), *others, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fail(*said(message, list(self._option_string_actions)), code=2)
+        if not self.exit_on_error:  # of one class: the parser around it knows which option names that
+            raise argparse.ArgumentError(None, INSIDE + message) from ex
+        fail(*said(innermost(message), list(self._option_string_actions)), code=2)
 
 
 def show_parts(args: list[str]) -> None:
@@ -40,6 +47,21 @@ def show_parts(args: list[str]) -> None:
         if arg == f"--{option}.help" and option in bases() and following.startswith("--"):
             print(listed(option))
             sys.exit(0)
+
+
+def innermost(message: str) -> str:
+    """The error inside the errors of the classes around it, with its option as it is typed."""
+    names, inside = [], True
+    while inside:
+        key = re.match(r'Parser key "([\w.]+)":', message)
+        names += [key[1]] if key else []
+        if inside := OF_CLASS.search(message) or OF_OPTIMIZER.search(message):
+            message = re.sub(rf"^{inside[1]}", "", inside[2], flags=re.MULTILINE)
+    if required := re.fullmatch(r"(the following arguments are required: )(.*)\s*", message):
+        options = [".".join([*names, name.removeprefix("fit.")]) for name in required[2].split(", ")]
+        return required[1] + ", ".join(f"--{option}" for option in options)
+    whole = f'Parser key "{".".join(names)}":' if names else ""
+    return whole + message[key.end() :] if key else f"{whole} {message}".strip()
 
 
 def said(message: str, options: list[str]) -> tuple[str, str]:
@@ -54,12 +76,14 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
     every = [kind for base in {base for base, _ in bases().values()} for kind in parts(base)]
     if found := re.search(r"Option '(\w+)' is not accepted", message):
         known = {name for kind in every for name in inspect.signature(kind).parameters}
-        return message, nearest(found[1], known) or HINT
+        return message, (found[1] not in known and nearest(found[1], known)) or HINT
     if found := re.search(r"(?:dot import path string: |class_path ')([\w.]+)", message):
         key = re.search(r"Parser key \"([\w.]+)\"", message)
-        if not key or key[1] not in bases():
-            return message, nearest(found[1], map(path, every)) or ": give its whole path"
-        kinds = parts(bases()[key[1]][0])
+        asked = re.search(r"Subtypes: .*?(src(?:\.\w+)+)", message)  # the class that the option takes
+        if not key or (key[1] not in bases() and not asked):
+            other = HINT if "<class 'float'>" in message else ": give its whole path"  # or a number
+            return message, nearest(found[1], map(path, every)) or other
+        kinds = parts(bases()[key[1]][0] if key[1] in bases() else locate(asked[1]))
         known = {name for kind in kinds for name in (short(kind), path(kind))}
         end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
         return f"{key[0]}: there is no class {found[1]}", end
@@ -68,10 +92,11 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
 
 def versions() -> str:
     """The version of this project with its commit, where there is one, and of what it stands on."""
-    here = Path(__file__).parent
-    asked = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    commit = f" ({asked.stdout.strip()})" if asked.returncode == 0 else ""
+    command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
+        commit = f" ({asked.stdout.strip()})"
+    except (OSError, subprocess.CalledProcessError):  # no git, as in the image of .docker/, or no commit
+        commit = ""
     libraries = f"torch {torch.__version__}, lightning {pl.__version__}, Python {platform.python_version()}"
     return f"gan-template {__version__}{commit}, {libraries}"

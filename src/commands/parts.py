@@ -68,7 +68,7 @@ def path(kind: type) -> str:
 def short(kind: type) -> str:
     """The shortest name that is understood: the class alone, with its file where another part is called so."""
     alone = [other for base, _ in set(bases().values()) for other in parts(base) if other.__name__ == kind.__name__]
-    return kind.__name__ if set(alone) == {kind} else ".".join(path(kind).split(".")[-2:])
+    return kind.__name__ if set(alone) <= {kind} else ".".join(path(kind).split(".")[-2:])
 
 
 def full(name: str) -> str:
@@ -97,7 +97,8 @@ def completed(args: list[str]) -> list[str]:
         before = args[position - 1].removeprefix("--").removesuffix("+")
         if not equals and not arg.startswith("--") and position:
             name, option, value = before, args[position - 1], arg
-        lists = name in bases() and name.startswith("model.") and bases()[name][1] and not option.endswith("+")
+        known = "model." + name.removeprefix("model.")  # `score` has metrics alone
+        lists = known in bases() and bases()[known][1] and not option.endswith("+")
         if lists and re.fullmatch(r"[\w.]+", value) and value.lower() not in ("null", "none"):
             if not equals:
                 result.pop()

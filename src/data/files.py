@@ -116,7 +116,7 @@ class ImageFiles:
 def check_levels(levels: int | None) -> None:
     """Refuses a value that cannot be white."""
     if levels is not None and levels < 1:
-        raise ValueError(f"data.levels is the value that is white, at least 1, not {levels}: leave it out, or name it")
+        raise ValueError(f"--data.levels names what is white, at least 1, not {levels}: leave it out, or name it")
 
 
 def decoded(
