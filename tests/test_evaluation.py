@@ -334,6 +334,24 @@ def test_folders_are_scored_with_the_same_code(run, tmp_path, monkeypatch, capsy
     assert "does not exist" in refusal([*score, "--fake", "nowhere"], capsys)
 
 
+def test_levels_name_the_white_of_deep_images_that_are_scored(tmp_path, monkeypatch, capsys):
+    """Images of 12 bits are those of 8 bits once their white is known."""
+    monkeypatch.chdir(tmp_path)
+    fake = write_digits(tmp_path / "fake", 60)
+    (tmp_path / "real").mkdir()
+    for i, image in enumerate(Digits().load("train")[0][:60]):
+        Image.fromarray(image[0].astype(np.uint16) * 16).save(tmp_path / "real" / f"{i:05d}.png")
+    score = ["score", "--real", "real", "--fake", fake, "--metrics", "FrechetDistance", "--output", "score.json"]
+    score += ["--metrics.extractor", "src.metrics.features.Classifier"]
+    found = []
+    for options in ([], ["--levels", "4080"]):
+        main([*score, *options])
+        found += json.loads((tmp_path / "score.json").read_text())["results"]
+    assert found[1]["value"] < 1e-6 < found[0]["value"]
+    assert found[1]["protocol"]["levels"] == 4080 and "levels" not in found[0]["protocol"]
+    assert "--levels" in refusal([*score, "--levels", "0"], capsys)
+
+
 def test_the_table_says_what_is_shared_once(capsys):
     protocol = {"split": "train", "extractor": {"name": "x", "weights_hash": "0123456789"}}
     say_figures([

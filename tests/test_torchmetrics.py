@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ import torch.multiprocessing as mp
 import torchmetrics
 import yaml
 from conftest import Squares, make_gan, make_trainer, refusal
+from PIL import Image
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
@@ -234,6 +236,26 @@ def test_a_run_is_selected_by_it_and_its_checkpoint_remembers_it(experiment, tmp
     figures = json.loads((folder / "metrics.json").read_text())["results"]
     assert figures[0]["name"] == name.removeprefix("val/") and figures[0]["protocol"]["options"]["subset_size"] == 30
     assert figures[0]["error"] > 0
+
+
+def test_folders_are_scored_by_torchmetrics_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = fid()
+    for folder, number, real in (("real", 70, True), ("fake", 60, False)):
+        images = np.random.RandomState(number).randint(0, 256, (number, 8, 8), dtype=np.uint8)
+        (tmp_path / folder).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / folder / f"{i:02d}.png")
+        expected.eval().update(torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1), real=real)
+    options = {"feature": {"class_path": "test_torchmetrics.TinyNet"}}
+    metric = {"class_path": "torchmetrics.image.fid.FrechetInceptionDistance", "init_args": options}
+    ours = {"class_path": "FrechetDistance", "init_args": {"extractor": "src.metrics.features.Classifier"}}
+    (tmp_path / "score.yaml").write_text(yaml.safe_dump({"metrics": [metric, ours]}))
+    main(["score", "--config", "score.yaml", "--real", "real", "--fake", "fake", "--output", "score.json"])
+    figure, other = json.loads((tmp_path / "score.json").read_text())["results"]
+    assert figure["value"] == pytest.approx(expected.compute().item(), rel=1e-4)
+    assert (figure["protocol"]["num_real"], figure["protocol"]["num_fake"]) == (70, 60)
+    assert figure["protocol"]["real_data"] == other["protocol"]["real_data"] and other["name"].startswith("fcd-digits")
 
 
 def test_the_command_line_takes_the_names_of_torchmetrics_and_refuses_other_metrics(experiment, capsys):
