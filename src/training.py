@@ -119,7 +119,9 @@ class Training(Evaluation):
         """Adds the gradient of `loss` to the parameters of one player; the other's is never computed."""
         weights = [weight for weight in parameters(optimizer) if weight.requires_grad]
         if weights:  # a generator that is fitted in closed form has none
-            self.manual_backward(loss, inputs=weights)
+            # Not under autocast: the gradient of a penalty in float32 would be computed in less.
+            with torch.autocast(self.device.type, enabled=False):
+                self.manual_backward(loss, inputs=weights)
 
     def apply_gradients(self, player: str, optimizer: Any, loss: Tensor, numbers: range) -> None:
         """Averages the gradients over the processes, then steps.

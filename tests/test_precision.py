@@ -1,5 +1,6 @@
 """Mixed precision: overflows, clipping and penalties act on true gradients."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -12,7 +13,8 @@ from torch.nn.utils import parameters_to_vector
 from src.cli import main
 from src.engine import precision
 from src.networks.classical import Gaussian
-from src.objectives.regularizers import R1
+from src.objectives.losses import Loss
+from src.objectives.regularizers import R1, GradientPenalty
 
 
 def weights(network):
@@ -33,6 +35,47 @@ def test_bfloat16_trains_and_keeps_float32_weights(tmp_path):
     fit(tmp_path, gan, max_steps=3, precision="bf16-mixed")
     assert all(seen) and gan.generator.state_dict()[next(iter(gan.generator.state_dict()))].dtype == torch.float32
     assert torch.isfinite(weights(gan.generator)).all() and not torch.equal(weights(gan.generator), before)
+
+
+class Nothing(Loss):
+    """No game, and a look at the logits that it is asked for."""
+
+    def generator(self, real_logits, fake_logits):
+        return self.discriminator(fake_logits, fake_logits)
+
+    def discriminator(self, real_logits, fake_logits):
+        assert real_logits.dtype == fake_logits.dtype == torch.float32
+        return 0 * (real_logits + fake_logits).mean()
+
+
+@pytest.mark.parametrize("penalty", [R1, GradientPenalty])
+def test_penalties_and_their_gradients_are_those_of_float32(tmp_path, penalty):
+    """Their second derivative too, although the whole step is under autocast."""
+    results = {}
+    for arithmetic in ("32-true", "bf16-mixed"):
+        gan = make_gan(loss=Nothing(), regularizers=[penalty(1.0)])
+        gan.generator.register_forward_hook(lambda module, given, images: 0 * images)  # the same in both
+        before = weights(gan.discriminator)
+        fit(tmp_path, gan, max_steps=1, precision=arithmetic)
+        results[arithmetic] = weights(gan.discriminator)
+    assert torch.equal(results["bf16-mixed"], results["32-true"])
+    assert not torch.equal(results["32-true"], before)
+
+
+def test_the_generator_meets_the_discriminator_of_this_step_not_a_cast_copy_of_the_last_one(tmp_path):
+    """What autocast's cache of weights would do: the whole step, both updates, is one autocast context."""
+    gan = make_gan()
+    images = torch.randn(8, 1, 4, 4)
+    answers = []
+
+    def look():
+        answers.append((gan.discriminator(images), deepcopy(gan.discriminator)(images)))  # a copy is in no cache
+
+    gan.update_generator = lambda *_, original=gan.update_generator: look() or original(*_)
+    gan.update_discriminator = lambda *_, original=gan.update_discriminator: look() or original(*_)
+    fit(tmp_path, gan, max_steps=1, precision="bf16-mixed")
+    (before, _), (after, fresh) = answers
+    assert torch.equal(after, fresh) and not torch.equal(after, before)
 
 
 def test_samples_are_drawn_in_float32(tmp_path):

@@ -9,7 +9,9 @@ drifts. The ratio of neighbours counts: above 1, `fit` is faster. `--threads 1` 
 """
 
 import argparse
+import contextlib
 import copy
+import io
 import statistics
 import tempfile
 import time
@@ -118,7 +120,7 @@ def fit(experiment: Experiment, precision: str) -> float:
     )  # fmt: skip
     warmup = max(2, experiment.steps // 4)
     clock = Clock(warmup)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # the bar
         Trainer(
             accelerator="cpu", precision=precision, max_steps=warmup + experiment.steps, max_epochs=-1,
             logger=CSV(folder), log_every_n_steps=50, callbacks=[clock, StepBar()], enable_checkpointing=False,
