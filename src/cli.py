@@ -34,13 +34,13 @@ from src.commands.choices import state_choices
 from src.commands.compare import compare
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
+from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.going_on import GoingOn
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons
 from src.commands.names import renewed
-from src.commands.parser import Parser, versions
-from src.commands.parts import nearest
+from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
-from src.commands.remembered import CONFIGS, EVALUATIONS, complete, run_folder
+from src.commands.remembered import complete, run_folder
 from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.trainer import Trainer, settle_precision
@@ -52,7 +52,6 @@ BASE = CONFIGS / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
-COMMANDS = ("fit", *EVALUATIONS, *FUNCTIONS)
 
 
 class CLI(LightningCLI):
@@ -249,15 +248,9 @@ def main(args: list[str] | None = None) -> CLI | None:
     args = [arg for arg in args if arg != "--debug"]
     if args[:1] == ["--version"]:
         return say(versions())
-    if not args or (args[0] not in COMMANDS and not args[0].startswith("-")):
-        meant = nearest(args[0], COMMANDS) if args else ""
-        fail(
-            f"there is no command {args[0]!r}" if args else "name a command",
-            f"{meant} ({', '.join(COMMANDS)})",
-            code=2,
-        )
     try:
-        if args and args[0] in FUNCTIONS:
+        check(args)
+        if args[0] in FUNCTIONS:
             return call(*args)
         return start(CLI, args)
     except (*OF_USERS, MisconfigurationException, torch.OutOfMemoryError) as error:

@@ -5,14 +5,17 @@ import pickle
 import random
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import lightning
 import pytest
 import torch
 import wandb
 import yaml
-from conftest import refusal
+from conftest import ROOT, refusal
 from fuzz import option_case
 from PIL import Image
 from safetensors.torch import save_file
@@ -256,6 +259,31 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_bad_command(command, refuses):
     refuses(command, *COMMANDS[command])
+
+
+FOLDER = ROOT / "configs" / "folder.yaml"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("", 2, "name a command"),
+        ("explode", 2, "did you mean export?"),
+        ("--version", 0, f"torch {torch.__version__}, lightning {lightning.__version__}"),
+        ("fit --config fodler.yaml", 1, "folder.yaml does"),
+        ("test", 1, "random weights"),
+        ("fit --ckpt_path gone.ckpt", 1, "there is no checkpoint gone.ckpt"),
+        (f"fit --config {FOLDER}", 1, "with --data.root"),
+        (f"fit --config {FOLDER} --data.root gone", 1, "gone does not exist: name a folder"),
+    ],
+)
+def test_what_needs_no_lightning_does_not_wait_for_it(command, code, words):
+    python = [sys.executable, "-X", "importtime", "-m", "src", *command.split()]
+    ended = subprocess.run(python, capture_output=True, text=True, check=False)
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line not in said}
+    assert (ended.returncode, len(said)) == (code, int(code > 0)) and words in ended.stdout + "".join(said)
+    assert "src.commands.first" in imported and not imported & {"torch", "lightning", "jsonargparse", "numpy"}
 
 
 # ---------------------------------------------------------------------------------------------------- checkpoints

@@ -8,8 +8,8 @@ import yaml
 from conftest import refusal
 
 from src.cli import main
+from src.commands.first import spelled
 from src.commands.going_on import changes, is_exact
-from src.commands.remembered import spelled
 
 NOT_THE_SAME = "not bit by bit"
 

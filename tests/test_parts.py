@@ -9,7 +9,8 @@ from conftest import ROOT, refusal
 
 from src import __version__
 from src.cli import COMMANDS, main
-from src.commands.parts import bases, completed, full, listed, nearest, parts, path, short
+from src.commands.first import nearest
+from src.commands.parts import bases, completed, full, listed, parts, path, short
 from src.networks import dcgan
 
 DIGITS = ["fit", "--config", str(ROOT / "configs" / "digits.yaml")]

@@ -2,20 +2,15 @@
 
 import argparse
 import inspect
-import platform
 import re
-import subprocess
 import sys
-from pathlib import Path
 from pydoc import locate
 from typing import Any, NoReturn
 
-import lightning.pytorch as pl
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from src import __version__
-from src.commands.parts import bases, completed, listed, nearest, parts, path, short
+from src.commands.first import nearest
+from src.commands.parts import bases, completed, listed, parts, path, short
 from src.commands.refusals import fail
 
 INSIDE = "of its options: "  # marks what is wrong with the options of a class: indented lines; of an optimizer the rest
@@ -88,15 +83,3 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
         end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
         return f"{key[0]}: there is no class {found[1]}", end
     return message, HINT
-
-
-def versions() -> str:
-    """The version of this project with its commit, where there is one, and of what it stands on."""
-    command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=True)
-        commit = f" ({asked.stdout.strip()})"
-    except (OSError, subprocess.CalledProcessError):  # no git, as in the image of .docker/, or no commit
-        commit = ""
-    libraries = f"torch {torch.__version__}, lightning {pl.__version__}, Python {platform.python_version()}"
-    return f"gan-template {__version__}{commit}, {libraries}"

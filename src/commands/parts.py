@@ -1,6 +1,5 @@
 """The parts that a configuration can name: found by walking the rooms, known by short names, listed and suggested."""
 
-import difflib
 import inspect
 import re
 import types
@@ -106,9 +105,3 @@ def completed(args: list[str]) -> list[str]:
         else:
             result.append(f"{option}={full(value)}" if equals else full(arg))
     return result
-
-
-def nearest(wrong: str, known: Any) -> str:
-    """A suggestion as the end of a message, or nothing."""
-    found = difflib.get_close_matches(wrong, list(known), 1)
-    return f": did you mean {found[0]}?" if found else ""

@@ -5,10 +5,9 @@ import os
 import re
 import sys
 import tempfile
+from argparse import Namespace  # that of the parser derives from it
 from pathlib import Path
 from typing import Any, NoReturn
-
-from jsonargparse import Namespace
 
 OF_ONE_OPTIMIZER = (  # an option of the Trainer, the value at which it does nothing, what to take instead
     ("accumulate_grad_batches", 1, "--model.accumulate"),

@@ -1,11 +1,7 @@
 """What a checkpoint remembers, put in front of what the command line says."""
 
-import argparse
-import difflib
-import json
 import os
 import re
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,13 +9,11 @@ from typing import Any
 import yaml
 
 from src.callbacks.checkpoints import newest_whole
+from src.commands.first import EVALUATIONS, OF_MODEL, parsed, peeked, spelled
 from src.commands.names import renewed
-from src.commands.refusals import fail
 from src.engine.weights import read_checkpoint
 
-EVALUATIONS = ("validate", "test", "predict")
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = frozenset()) -> list[str]:
@@ -80,22 +74,6 @@ def leave_out(config: Any, option: list[str]) -> None:
         del config[first]
 
 
-def parsed(text: str | bytes, name: str) -> dict[str, Any]:
-    """A configuration from YAML text.
-
-    Raises:
-        ValueError: it is no text, no YAML, or no mapping, or holds itself.
-    """
-    try:
-        config = yaml.safe_load(text)
-        json.dumps(config, default=str, skipkeys=True)  # a mapping that holds itself would be read for ever
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not YAML: {error}; correct it there") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{name} holds no options: it takes lines such as `trainer: {{max_steps: 1000}}`")
-    return config
-
-
 def appended_to(config: Any, before: str = "") -> set[str]:
     """Options that a configuration appends to, `callbacks+` for instance."""
     if not isinstance(config, dict):
@@ -104,32 +82,9 @@ def appended_to(config: Any, before: str = "") -> set[str]:
     return found.union(*(appended_to(value, f"{before}{key}.") for key, value in config.items()))
 
 
-def spelled(args: list[str]) -> list[str]:
-    """`--resume` with and without a value, and what Python and sweeps write for `null`."""
-    args = [re.sub(r"(?<==)None$", "null", renewed(arg)) if arg.startswith("--") else renewed(arg) for arg in args]
-    result = []
-    for arg, following in zip(args, [*args[1:], ""], strict=False):
-        if arg == "--resume" and following.lower() not in ("true", "false"):
-            arg = "--resume=true"
-        result.append("null" if arg == "None" else arg)
-    return result
-
-
 def run_folder(run_dir: str | None, root: str | None, configs: list[str]) -> str:
     """Folder of a run: as it is called, that of the Trainer, or one that is named after the first configuration."""
     return run_dir or root or f"runs/{Path(configs[0]).stem if configs else 'gan'}"
-
-
-def check_there(path: str) -> None:
-    """Refuses a configuration that is not there, with the one that was probably meant."""
-    if Path(path).is_file():
-        return
-    if Path(path).is_dir():
-        raise ValueError(f"configuration {path} is a folder: name a .yaml file, such as those in configs/")
-    files = [*Path(path).parent.glob("*.yaml"), *CONFIGS.rglob("*.yaml")]
-    there = {file.stem: os.path.relpath(file) for file in files}
-    meant = difflib.get_close_matches(Path(path).stem, there, n=1)
-    raise ValueError(f"{path} does not exist: " + (f"{there[meant[0]]} does" if meant else "configs/ has examples"))
 
 
 def complete(args: list[str]) -> list[str]:
@@ -137,21 +92,11 @@ def complete(args: list[str]) -> list[str]:
 
     With `--resume` a list that these append to (`callbacks+`) is made anew: the same command makes the same list.
     """
-    if not args or args[0] not in ("fit", *EVALUATIONS) or {"-h", "--help"} & set(args):
+    if not args or args[0] not in OF_MODEL or {"-h", "--help"} & set(args):
         return args
-    subcommand, *args = args[0], *spelled(args[1:])
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.error = partial(fail, code=2)
-    for option in ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume"):
-        peek.add_argument(option, type=lambda value: None if value == "null" else value)
-    peek.add_argument("-c", "--config", action="append", default=[])
-    known, _ = peek.parse_known_args(args)
-    configs = []
-    for path in known.config:
-        check_there(path)
-        configs.append(parsed(Path(path).read_bytes(), path))
-    if known.ckpt_path is None and subcommand in EVALUATIONS:
-        raise ValueError(f"{subcommand} needs --ckpt_path FILE: without one it would use random weights")
+    subcommand, *args = args[0], *spelled([renewed(arg) for arg in args[1:]])
+    known = peeked(args)
+    configs = [parsed(Path(path).read_bytes(), path) for path in known.config]
     same_run = subcommand in EVALUATIONS or not known.config
     first = remembered(subcommand, known.ckpt_path, same_run) if known.ckpt_path else []
     resume = known.resume or next((config["resume"] for config in configs[::-1] if "resume" in config), False)

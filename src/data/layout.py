@@ -11,6 +11,7 @@ import numpy as np
 
 from src.data.files import zip_names
 from src.data.formats import SUFFIXES
+from src.engine.paths import check_root
 
 COMPANIONS = (  # ends of names that nobody takes for images: they are left out without a word
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".xml", ".yaml", ".yml", ".html", ".ini", ".db", ".py",
@@ -130,9 +131,8 @@ def file_names(root: Path) -> list[str]:
         return found
     if zipfile.is_zipfile(root):
         return zip_names(root)
-    if root.exists():
-        raise ValueError(f"{root} is neither a folder nor a .zip of images: unpack it, or name its folder")
-    raise FileNotFoundError(f"{root} does not exist: name a folder or a .zip of images with --data.root")
+    check_root(root)
+    raise ValueError(f"{root} is neither a folder nor a .zip of images: unpack it, or name its folder")
 
 
 def _refuse(error: OSError) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from src.engine.paths import check_checkpoint
+
 HELD = {"config": str, "facts": dict, "state_dict": dict, "global_step": int}  # by every checkpoint
 SUFFIX = ".safetensors"
 
@@ -27,8 +29,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     Raises:
         ValueError: if there is none, if it is damaged, or if something else wrote it.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"there is no checkpoint {path}: name a file, runs/digits/checkpoints/last.ckpt for instance")
+    check_checkpoint(path)
     try:
         if Path(path).suffix == SUFFIX:
             checkpoint = load_weights(path)
