@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT
+
+from src.callbacks import checkpoints
 
 LONG = ["--model.val_images", "1000000"]  # minutes
 
@@ -70,3 +73,28 @@ def test_so_it_is_before_training_begins(tiny_config, tmp_path):
     command.interrupt_when(lambda: time.monotonic() > begun + 1)  # it imports
     assert command.ends() == (130, ["SIGINT: ended before it was done"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.01, 200), (5.0, 1)])
+def test_processes_ask_each_other_for_signals_every_two_seconds(seconds, most, monkeypatch):
+    """At the same steps, though their clocks differ; where a step takes longer, after each."""
+    clock, sent, asked = [0.0], {}, []
+
+    def largest(number, device):
+        asked.append(trainer.global_step)
+        return max(number, sent.get(trainer.global_step, 0), round(1e6 * seconds) if len(asked) % 2 else 0)
+
+    monkeypatch.setattr(checkpoints, "largest", largest)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    trainer = SimpleNamespace(global_step=0, world_size=2, strategy=SimpleNamespace(root_device=None))
+    callback = checkpoints.LastCheckpoint()
+    callback.asked = (0, 0.0)
+    for step in range(1, 1001):
+        trainer.global_step = step
+        clock[0] += seconds / 2  # this process would be faster
+        assert callback.agreed(trainer) == 0
+    steps = sorted(set(asked))
+    assert steps == list(range(1, 1001, most))
+    sent[steps[-1] + most] = 15
+    trainer.global_step = steps[-1] + most
+    assert callback.agreed(trainer) == 15

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 import zipfile
 from contextlib import suppress
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from src.engine.interrupts import end_at_once, exit_code, handle, tell
 from src.engine.weights import SUFFIX, load_weights
 
 LIBRARIES = ("torch", "torchvision", "lightning")
+BETWEEN_QUESTIONS = 2.0  # seconds after which processes ask each other again whether one was told to end
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -131,12 +133,14 @@ class LastCheckpoint(Checkpoint):
         self.keep = keep
         self.saved_at = -1
         self.signal = 0  # the one that was received
+        self.asks_at = 0  # the step at whose end processes ask each other for signals
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning's handlers save in the middle of a step (SLURM), or wait for processes that do not answer.
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             handle(number, self.note)
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        self.asked = (trainer.global_step, time.monotonic())
         if trainer.is_global_zero:
             for leftover in self.path(trainer).parent.glob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
@@ -159,7 +163,7 @@ class LastCheckpoint(Checkpoint):
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.global_step == trainer.max_steps:
             return  # the last grid of samples is yet to come, and `on_train_end` after it
-        number = largest(self.signal, trainer.strategy.root_device)
+        number = self.agreed(trainer)
         if number or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
         if number:
@@ -168,6 +172,21 @@ class LastCheckpoint(Checkpoint):
                 f"{name}: saved step {trainer.global_step} in {self.path(trainer)}; --resume goes on from it"
             )
             raise SystemExit(exit_code(number))
+
+    def agreed(self, trainer: Trainer) -> int:
+        """The signal that any process was sent. They ask each other every 2 s, not at every step: it waits for the GPU.
+
+        At the same step on all of them: from the pace of the slowest follows when they ask again.
+        """
+        if trainer.world_size == 1:
+            return self.signal
+        if trainer.global_step < self.asks_at:
+            return 0
+        (step, then), self.asked = self.asked, (trainer.global_step, time.monotonic())
+        pace = (self.asked[1] - then) / max(1, trainer.global_step - step)
+        slowest = largest(int(1e6 * pace), trainer.strategy.root_device) / 1e6
+        self.asks_at = trainer.global_step + max(1, int(BETWEEN_QUESTIONS / max(slowest, 1e-6)))
+        return largest(self.signal, trainer.strategy.root_device)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
