@@ -21,7 +21,7 @@ from src.networks.base import Discriminator, Generator
 from src.objectives.losses import Loss
 from src.objectives.regularizers import Augmented, Regularizer
 from src.objectives.terms import GeneratorRegularizer
-from src.training import Training
+from src.training import Training, forget_gradients
 
 
 class GAN(Training):
@@ -159,7 +159,7 @@ class GAN(Training):
     def update_discriminator(self, batch: Any, purpose: int, update: int, number: int) -> None:
         """One optimizer step of the discriminator; `update` numbers these, and keys their noise; `number` the batch."""
         _, optimizer = self.optimizers()
-        optimizer.zero_grad()
+        forget_gradients(optimizer)
         latents = self.latents(len(batch[0]), purpose, update)
         for (real, condition), z in self.parts((batch, latents)):
             with torch.no_grad():
@@ -179,7 +179,7 @@ class GAN(Training):
                 for regularizer in self.regularizers
                 if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]
-            self.backward_into(optimizer, (loss + sum(penalties)) / self.accumulate)
+            self.backward_into(optimizer, loss, *penalties)
         self.apply_gradients("discriminator", optimizer, loss, range(number, number + 1))
         self.images_seen += self.global_batch_size(batch)
         if self.logs_now:
@@ -194,7 +194,7 @@ class GAN(Training):
     def update_generator(self, batches: list[Any], step: int) -> None:
         """One optimizer step of the generator: the one that `global_step` counts."""
         optimizer, _ = self.optimizers()
-        optimizer.zero_grad()
+        forget_gradients(optimizer)
         # Drawn batch by batch, so that processes that share a batch hold slices of the same noise.
         latents = [self.latents(len(x), seeding.GENERATOR, step, j) for j, (x, _) in enumerate(batches)]
         for (real, condition), z in self.parts((join(batches), join(latents))):
@@ -212,7 +212,7 @@ class GAN(Training):
                 for regularizer in self.g_regularizers
                 if (step + 1) % regularizer.every == 0
             }
-            self.backward_into(optimizer, (loss + sum(terms.values())) / self.accumulate)
+            self.backward_into(optimizer, loss, *terms.values())
         first = step * self.batches_per_step + min(self.d_steps, self.batches_per_step - 1)
         self.apply_gradients("generator", optimizer, loss, range(first, (step + 1) * self.batches_per_step))
         if self.logs_now:

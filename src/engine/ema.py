@@ -57,5 +57,5 @@ class EMA:
     def update(self, step: int, batch_size: int) -> None:
         """average <- decay * average + (1 - decay) * network, in one kernel for all weights."""
         torch._foreach_lerp_(*self.weights, 1 - self.decay_at(step, batch_size))
-        for old, new in zip(*self.buffers, strict=True):
-            old.copy_(new)
+        if self.buffers[0]:
+            torch._foreach_copy_(*self.buffers)
