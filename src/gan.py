@@ -165,8 +165,7 @@ class GAN(Training):
             with torch.no_grad():
                 fake = self.measurement(self.generator(z, condition))
                 augmented_fake, augmented_real = self.augment(fake), self.augment(real)
-            real_logits = self.judge(augmented_real, condition)
-            fake_logits = self.judge(augmented_fake, condition)
+            real_logits, fake_logits = self.judge_both(augmented_real, augmented_fake, condition)
             for augmentation in self.augment:
                 augmentation.observe(real_logits.detach())
             loss = self.loss.discriminator(real_logits, fake_logits)
@@ -218,6 +217,12 @@ class GAN(Training):
         if self.logs_now:
             self.curves["loss/generator"] = loss
             self.curves |= {f"loss/{type(regularizer).__name__}": term for regularizer, term in terms.items()}
+
+    def judge_both(self, real: Tensor, fake: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
+        """Logits of as many real and generated images: in one call where no logit depends on other images."""
+        if self.discriminator.independent:
+            return self.judge(*join([(real, condition), (fake, condition)])).chunk(2)
+        return self.judge(real, condition), self.judge(fake, condition)
 
     def judge(self, images: Tensor, condition: Any) -> Tensor:
         """Logits in float32, also where autocast computes them in less."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer
+from lightning.pytorch import Callback
 from torch.nn.utils import parameters_to_vector
 
 from src.engine import seeding
@@ -86,7 +87,7 @@ def test_fakes_of_the_discriminator_have_no_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(gan.discriminator, "forward", lambda x, c=None: graphs.append(x.grad_fn) or original(x, c))
     monkeypatch.setattr(gan, "update_generator", lambda *_: gan.trainer.fit_loop.epoch_loop.manual_optimization)
     make_trainer(tmp_path, fast_dev_run=1).fit(gan, datamodule=Squares())
-    assert graphs == [None, None, None]  # real, fake, and the leaf of the penalty
+    assert graphs == [None, None]  # real and fake together, and the leaf of the penalty
 
 
 def reference_step(gan, data, step=0):
@@ -340,13 +341,14 @@ class Shift(Augmentation):
 def seen_by_discriminator(**parts):
     """Means of what D sees as (real, fake) in its update and as fake in that of the generator, for G = 0 and x = 1."""
     gan = make_gan(loss=Hinge(), **parts)
+    gan.discriminator.independent = False  # two calls, so that the two kinds can be told apart
     seen = []
     gan.generator.forward = lambda z, condition=None: 0 * gan.generator.to_pixels.bias.sum() + z.new_zeros(8, 1, 4, 4)
     forward = gan.discriminator.forward
     gan.discriminator.forward = lambda x, condition=None: seen.append(x.mean().item()) or forward(x, condition)
     gan.trainer, gan.logs_now = SimpleNamespace(world_size=1, global_rank=0), False
     gan.backward_into, gan.apply_gradients = lambda *_: None, lambda *_, **__: None
-    gan.optimizers = lambda: (SimpleNamespace(zero_grad=lambda: None),) * 2
+    gan.optimizers = lambda: (SimpleNamespace(param_groups=[]),) * 2
     batch = (torch.ones(8, 1, 4, 4), None)
     gan.update_discriminator(batch, 0, 0, 0)
     gan.update_generator([batch], 0)
@@ -461,3 +463,37 @@ def test_one_noise_shows_every_class():
     for i in range(4):
         assert torch.equal(together[i], gan.sample(numbers[i : i + 1], classes[i : i + 1])[0])
     assert torch.equal(together[0], together[3]) and not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_judging_both_in_one_call_changes_no_weight(tmp_path, accumulate):
+    weights = []
+    for independent in (True, False):
+        gan = make_gan(2, accumulate=accumulate, regularizers=[R1(1.0, every=2)])
+        calls, forward = [], gan.discriminator.forward
+        gan.discriminator.forward = lambda x, c=None, calls=calls, forward=forward: (
+            calls.append(len(x)) or forward(x, c)
+        )
+        gan.discriminator.independent = independent
+        fit(tmp_path, gan, Squares(labels=True), max_steps=1)
+        assert len(calls) == accumulate * (2 if independent else 3)
+        weights.append(torch.cat([weight.flatten() for weight in gan.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
+
+
+def test_a_callback_that_listens_hears_of_every_backward_pass_and_update(tmp_path):
+    """Where none does, both are called straight; the weights are the same to the last bit."""
+    heard = []
+
+    class Listener(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            heard.append("backward")
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            heard.append("step")
+
+    options = {"g_clip": 0.1, "d_clip": 0.1, "d_steps": 2}
+    gans = [fit(tmp_path, make_gan(**options), callbacks=callbacks) for callbacks in ([Listener()], [])]
+    assert [gan.straight for gan in gans] == [False, True] and gans[1].trainer.global_step == 3
+    assert heard == ["backward", "step"] * 9
+    assert all(torch.equal(a, b) for a, b in zip(gans[0].parameters(), gans[1].parameters(), strict=True))

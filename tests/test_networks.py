@@ -104,13 +104,28 @@ def test_the_condition_changes_the_output(family, player):
     assert (change.reshape(NUM_IMAGES, -1).abs().amax(1) > 1e-4).all()
 
 
+NORMS = [{"batch_norm": norm == "batch", "spectral_norm": norm == "spectral"} for norm in ("", "batch", "spectral")]
+
+
+@families
+@conditions
+@pytest.mark.parametrize("options", [{}, *NORMS], ids=str)
+def test_a_discriminator_says_whether_its_logits_are_independent(family, num_classes, options):
+    """Of the other images, and of earlier calls: then real and generated images are judged in one."""
+    network = perturb(build(family.Discriminator, num_classes=num_classes, **options)).train()
+    x, condition = inputs(network)
+    half = slice(NUM_IMAGES // 2)
+    together, alone = network(x, condition)[half], network(x[half], None if condition is None else condition[half])
+    assert network.independent == torch.allclose(together, alone, rtol=1e-4, atol=1e-6)
+
+
 @families
 @players
 @conditions
 def test_in_evaluation_a_sample_does_not_depend_on_its_batch(family, player, num_classes):
     network = perturb(build(getattr(family, player), num_classes=num_classes))
-    if getattr(network, "depends_on_batch", False):
-        pytest.skip("it says that it does")
+    if isinstance(network, stylegan2.Discriminator):
+        pytest.skip("the deviation over its batch is an input")
     x, condition = inputs(network)
     network(x, condition)
     network.eval()

@@ -98,13 +98,14 @@ class Discriminator(Network):
         num_classes: of the condition; 0: unconditional.
 
     Attributes:
-        depends_on_batch: a logit depends on the other images of its batch, in evaluation, too.
+        independent: a logit depends on its image and the weights alone, not on the other images (batch norm) or on how
+            often the network was called (spectral norm): real and generated images are then judged in one call.
 
     Raises:
         ValueError: for facts that no image has, see `Network`.
     """
 
-    depends_on_batch: bool = False
+    independent = False
 
     @abstractmethod
     def forward(self, x: Tensor, condition: Any = None) -> Tensor:

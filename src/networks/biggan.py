@@ -212,6 +212,7 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         proxy_dim: int = 512,
     ):
         super().__init__(image_size, channels, num_classes)
+        self.independent = not spectral_norm
         self.num_down = layers.choose_blocks(num_down, image_size)
         layers.grid_size(image_size, self.num_down, option="num_down")
         check_attention(attention, self.num_down)

@@ -130,6 +130,7 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         self.hidden = layers.dense(dense, nn.LeakyReLU(0.2), batch_norm=False, dropout=dropout)
         self.head = layers.class_head(dense[-1], num_classes, classes, proxy_dim)
         self.apply(initialize)
+        self.independent = not (batch_norm or spectral_norm)
         if spectral_norm:
             layers.add_spectral_norm(self)
 

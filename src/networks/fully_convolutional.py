@@ -103,6 +103,7 @@ class Discriminator(base.Discriminator):
         self.features = downsampling(channels, widths, batch_norm)
         self.head = layers.ProjectionHead(widths[-1], num_classes)
         self.apply(initialize)
+        self.independent = not (batch_norm or spectral_norm)
         if spectral_norm:
             layers.add_spectral_norm(self)
 

@@ -80,6 +80,7 @@ class Discriminator(base.Discriminator):
     ):
         super().__init__(image_size, channels, num_classes)
         widths = (channels * prod(image_size), *hidden)
+        self.independent = not batch_norm
         self.hidden = layers.dense(widths, nn.LeakyReLU(leak), batch_norm, dropout)
         self.head = layers.ProjectionHead(widths[-1], num_classes)
 

@@ -152,6 +152,7 @@ class Discriminator(base.Discriminator):
         num_wide: int = 4,
     ):
         super().__init__(image_size, channels, num_classes)
+        self.independent = True
         self.num_blocks = layers.choose_blocks(num_blocks, image_size)
         grid = layers.grid_size(image_size, self.num_blocks)
         widths = stage_widths(width, self.num_blocks, num_wide)[::-1]

@@ -156,6 +156,7 @@ class Discriminator(base.Discriminator):
         xavier(self.head.psi)
         if num_classes > 0:
             xavier(self.head.embed)
+        self.independent = not spectral_norm
         if spectral_norm:
             layers.add_spectral_norm(self)
 

@@ -234,8 +234,6 @@ class Discriminator(base.Discriminator):
         ValueError: if 2**num_blocks does not divide the height and the width, or for an empty group.
     """
 
-    depends_on_batch = True
-
     def __init__(
         self,
         image_size: tuple[int, int],
