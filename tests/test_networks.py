@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import bags, base, biggan, dcgan, fully_convolutional, fusion, layers, mlp, resnet
+from src.networks import bags, base, biggan, dcgan, fully_convolutional, fusion, layers, mlp, resnet, stylegan2
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
 OTHERS = (base, bags, fusion)  # samples that are not single images, conditions that are no labels: own tests
