@@ -58,7 +58,7 @@ def remedies(ailment: str, gan: Any, has_best: bool) -> list[str]:
     transposed = any(isinstance(module, nn.ConvTranspose2d) for module in gan.generator.modules())
     known = {
         "overfitting": {
-            "add Translation to model.augment": not used & {"Translation", "Color", "Cutout", "Adaptive"},
+            "add Translation to model.augment": not used & {"Translation", "Color", "Cutout", "Adaptive", "Pipeline"},
             penalty: not gan.regularizers,
             stronger: bool(gan.regularizers),
             "get more data": True,
