@@ -37,6 +37,7 @@ from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.going_on import GoingOn
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons
+from src.commands.minutes import TimeLimit, plan
 from src.commands.names import renewed
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
@@ -101,6 +102,8 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
+            if self.run.get("minutes"):
+                plan(self.run, lambda: self.parser.instantiate_classes(self.config)[self.subcommand])
             super().instantiate_classes()
         except (RuntimeError, TypeError, ArithmeticError, MemoryError) as error:  # of PyTorch, Lightning: -1 units, say
             raise ValueError(f"{error}: correct the options of --model, --data or --trainer that ask for it") from error
@@ -130,7 +133,8 @@ class CLI(LightningCLI):
                 f"{run_dir} already holds a run: name a folder for a new one with --run_dir, or go on with --resume"
             )
         state_choices(self.run.model, self.model, self.datamodule.image_size, but=FACTS)
-        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False)) | {"resume": False}
+        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False))
+        config |= {"resume": False, "minutes": None}
         if path:
             if Path(path).suffix == SUFFIX:
                 raise ValueError(f"{path} holds weights alone: `fit` goes on from a .ckpt")
@@ -143,7 +147,8 @@ class CLI(LightningCLI):
         if not self.trainer.fast_dev_run:
             config = yaml.safe_dump(config, sort_keys=False)
             self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]
-            self.trainer.callbacks.append(Closing(self.after_fit))
+            limits = [TimeLimit(self.run.minutes)] if self.run.minutes else []
+            self.trainer.callbacks += [*limits, Closing(self.after_fit)]
 
     def check_images(self) -> dict[str, Any]:
         checkpoint = read_checkpoint(self.run.ckpt_path)

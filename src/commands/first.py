@@ -54,6 +54,8 @@ def check(args: list[str]) -> None:
     if args[0] not in OF_MODEL or {"-h", "--help"} & set(args):
         return
     named = peeked(spelled(args[1:]))
+    if named.minutes and getattr(named, "trainer.max_steps"):
+        raise ValueError("--minutes and --trainer.max_steps both say how long to train: leave one out")
     data: dict[str, Any] = {}
     goes_on = bool(named.ckpt_path or named.resume)
     for path in named.config:
@@ -76,10 +78,11 @@ def check(args: list[str]) -> None:
 
 
 def peeked(args: list[str]) -> argparse.Namespace:
-    """The options that say where a run and its files are; the parser, which takes seconds, reads the others."""
+    """The options that say where a run and its files are, and how long it is; the parser takes seconds, and reads all."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.error = partial(fail, code=2)
-    for option in ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume", "--data", "--data.root"):
+    places = ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume", "--data", "--data.root")
+    for option in (*places, "--minutes", "--trainer.max_steps"):
         peek.add_argument(option, type=lambda value: None if value == "null" else value)
     peek.add_argument("-c", "--config", action="append", default=[])
     return peek.parse_known_args(args)[0]

@@ -14,6 +14,7 @@ from src.commands.names import renewed
 from src.engine.weights import read_checkpoint
 
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
+PLAN = {"trainer": ("max_steps", "val_check_interval"), "model": ("g_scheduler", "d_scheduler")}  # of --minutes
 
 
 def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = frozenset()) -> list[str]:
@@ -41,6 +42,20 @@ def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = froze
         folder = Path(os.path.relpath(path)).parent
         config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
     return ["--config", yaml.safe_dump(config)]
+
+
+def planned(args: list[str], path: str) -> list[str]:
+    """Puts what `--minutes` planned when a run began behind the configurations of a command, which know nothing of it.
+
+    Args:
+        args: of `fit`.
+        path: of a checkpoint of the run.
+    """
+    whole = parsed(read_checkpoint(path)["config"], f"the configuration in {path}")
+    plan = {section: {name: whole[section][name] for name in names} for section, names in PLAN.items()}
+    places = [i + ("=" not in arg) for i, arg in enumerate(args) if arg.partition("=")[0] in ("-c", "--config")]
+    after = max(places, default=-1) + 1
+    return [*args[:after], "--config", yaml.safe_dump(plan), *args[after:]]
 
 
 def check_classes(config: Any, path: str) -> None:
@@ -114,4 +129,6 @@ def complete(args: list[str]) -> list[str]:
             but = {name.removeprefix("--") for name in added}.union(*map(appended_to, configs))
             first += remembered(subcommand, str(last), False, but)
             args += ["--ckpt_path", str(last)]
+            if known.minutes:
+                args = planned(args, str(last))
     return [subcommand, *first, *args]

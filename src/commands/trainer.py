@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.callbacks.predictions import PredictionWriter
@@ -44,12 +45,20 @@ class Trainer(pl.Trainer):
             limit_test_batches=limit_test_batches, limit_predict_batches=limit_predict_batches, **kwargs,
         )  # fmt: skip
 
-    def fit(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None, resume: bool = False) -> None:
+    def fit(
+        self,
+        model: Any,
+        datamodule: Any = None,
+        ckpt_path: str | None = None,
+        resume: bool = False,
+        minutes: PositiveFloat | None = None,
+    ) -> None:
         """Train, and keep everything in the run folder.
 
         Args:
             ckpt_path: checkpoint to go on from.
             resume: go on from the run folder's last.ckpt, or start if there is none.
+            minutes: train for so long: some seconds are measured, and max_steps, validations and schedules follow.
         """
         super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
 
