@@ -78,7 +78,7 @@ def check(args: list[str]) -> None:
 
 
 def peeked(args: list[str]) -> argparse.Namespace:
-    """The options that say where a run and its files are, and how long it is; the parser takes seconds, and reads all."""
+    """The options that say where a run and its files are, and how long it is; the parser, which is slow, reads all."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.error = partial(fail, code=2)
     places = ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume", "--data", "--data.root")
