@@ -65,11 +65,20 @@ def test_pictures_of_any_number_of_channels(channels, mode):
     assert np.array_equal(np.asarray(picture).reshape(5, 6, -1)[..., 0], pixels[0])
 
 
+def test_early_grids_show_whether_it_learns():
+    sampled = SampleGrid(every_n_steps=500)
+    assert [step for step in range(1001) if sampled.is_due(step)] == [0, 50, 100, 200, 400, 500, 1000]
+
+
 def test_sample_grids_follow_the_run(tmp_path):
     gan = make_gan(num_classes=2)
     fit(tmp_path, gan, Squares(labels=True), max_steps=5, callbacks=[SampleGrid(every_n_steps=2, num_images=20)])
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == ["real.png", "step-00000002.png", "step-00000004.png", "step-00000005.png"]
+    steps = ["step-00000000.png", "step-00000002.png", "step-00000004.png", "step-00000005.png"]
+    assert names == ["latest.png", "real.png", *steps, "training.gif"]
+    assert (tmp_path / "samples/latest.png").read_bytes() == (tmp_path / "samples" / steps[-1]).read_bytes()
+    with Image.open(tmp_path / "samples" / "training.gif") as film:
+        assert film.n_frames == 4 and film.size == Image.open(tmp_path / "samples" / steps[-1]).size
     samples = (gan.sample(torch.arange(20), torch.arange(20) % 2) * 127.5 + 127.5).round().to(torch.uint8)
     expected = grid(samples, 2, titles=["dark", "bright"])
     with Image.open(tmp_path / "samples" / "step-00000005.png") as picture:

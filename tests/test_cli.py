@@ -48,7 +48,8 @@ def test_everything_of_a_run_lies_in_its_folder(run):
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert found == {
         "config.yaml", "metrics.csv", "report.png", "report.html", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
-        "samples/real.png", "samples/step-00000004.png",
+        "samples/real.png", "samples/step-00000000.png", "samples/step-00000004.png", "samples/latest.png",
+        "samples/training.gif",
     }  # fmt: skip
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 from src.engine.interrupts import is_interrupt
 from src.images.pixels import to_uint8
 
+EARLIEST = 50  # steps after which the first grid of a trained generator is drawn
+MOST_FRAMES = 40
+
 
 def to_image(pixels: Tensor) -> Image.Image:
     """A grey, RGB or RGBA picture of uint8 `pixels` [C, H, W]; the first channel alone for any other C."""
@@ -105,13 +108,13 @@ def send(logger: Logger, name: str, picture: Image.Image, step: int) -> None:
 class SampleGrid(Callback):
     """Writes grids of the same samples as they develop, and one of real images to compare them with.
 
-    Files are `samples/step-00001000.png` and `samples/real.png` in the run folder; loggers that take
-    pictures (Weights & Biases, TensorBoard, MLflow) get them too. Of up to ten classes each has a column, with its
-    name over it.
+    Files are `samples/step-00001000.png`, `samples/latest.png` (the newest of them), `samples/real.png`, and at the end
+    `samples/training.gif`; loggers that take pictures (Weights & Biases, TensorBoard, MLflow) get them too. Of up to
+    ten classes each has a column, with its name over it.
 
     Args:
-        every_n_steps: steps between two grids; before the first of them come grids at 64, 128, 256, ... steps, to see
-            early whether it learns, and one more is written at the end, also after Ctrl-C.
+        every_n_steps: steps between two grids; before the first of them come grids at 0, 50, 100, 200, 400, ... steps,
+            to see early whether it learns, and one more is written at the end, also after Ctrl-C.
         num_images: images in a grid.
     """
 
@@ -131,20 +134,28 @@ class SampleGrid(Callback):
             shown = None if labels is None else torch.from_numpy(labels[drawn])
             self.save(trainer, self.picture(trainer, pl_module, torch.from_numpy(images[drawn]), shown), "real")
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.global_step == 0 and not trainer.fast_dev_run:
+            self.draw(trainer, pl_module)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self.is_due(trainer.global_step):
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.is_due(trainer.global_step) and not trainer.fast_dev_run:
+        if trainer.fast_dev_run:
+            return
+        if not self.is_due(trainer.global_step):
             self.draw(trainer, pl_module)
+        if trainer.is_global_zero:
+            animate(Path(trainer.default_root_dir) / "samples")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if is_interrupt(exception):
             self.on_train_end(trainer, pl_module)
 
     def is_due(self, step: int) -> bool:
-        early = 64 <= step < self.every_n_steps and step.bit_count() == 1
+        early = step < self.every_n_steps and step % EARLIEST == 0 and (step // EARLIEST).bit_count() == 1
         return early or step % self.every_n_steps == 0
 
     @rank_zero_only
@@ -165,8 +176,20 @@ class SampleGrid(Callback):
         path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
+        if name != "real":
+            picture.save(path.with_name("latest.png"))
         for logger in trainer.loggers:
             send(logger, "samples" if name != "real" else name, picture, trainer.global_step)
+
+
+def animate(folder: Path) -> None:
+    """Joins the grids of a run into `training.gif`, transparent pixels on white; of many grids it takes every n-th."""
+    pictures = [Image.open(path).convert("RGBA") for path in sorted(folder.glob("step-*.png"))]
+    pictures = pictures[:: -(-len(pictures) // MOST_FRAMES)] + pictures[-1:]
+    white = Image.new("RGBA", pictures[-1].size, "white")
+    frames = [Image.alpha_composite(white, p).convert("RGB") for p in pictures if p.size == white.size]
+    durations = [200] * (len(frames) - 1) + [2000]  # milliseconds
+    frames[0].save(folder / "training.gif", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def of_all_classes(labels: np.ndarray, number: int) -> np.ndarray:

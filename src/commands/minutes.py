@@ -141,7 +141,7 @@ class TimeLimit(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if time.monotonic() >= self.end and trainer.global_step < trainer.max_steps:
             trainer.should_stop = True
+            missing = trainer.max_steps - trainer.global_step
             self.stopping_reason_message = (
-                f"{self.minutes:g} minutes are over, {trainer.max_steps - trainer.global_step:,} steps short of the plan:"
-                " --resume goes on"
+                f"{self.minutes:g} minutes are over, {missing:,} steps short of the plan: --resume goes on"
             )
