@@ -123,14 +123,8 @@ class GAN(Training):
         self.images_seen = 0  # real ones, by the discriminator
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
-        parts = [
-            loss,
-            *self.regularizers,
-            *self.g_regularizers.modules(),
-            *self.augment.modules(),
-            *([ema] if ema else []),
-        ]
-        self.scheduled = scheduled(parts)
+        parts = [*self.regularizers, *self.g_regularizers.modules(), *self.augment.modules()]
+        self.scheduled = scheduled([loss, *parts, *([ema] if ema else [])])
         self.check()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -169,14 +163,12 @@ class GAN(Training):
             for augmentation in self.augment:
                 augmentation.observe(real_logits.detach())
             loss = self.loss.discriminator(real_logits, fake_logits)
-            before = (Augmented(self.augment, self.discriminator), real, fake)
-            after = (self.discriminator, augmented_real, augmented_fake)
+            seen = (self.discriminator, augmented_real, augmented_fake)
+            whole = (Augmented(self.augment, self.discriminator), real, fake)
             penalties = [
-                regularizer.weight
-                * regularizer.every
-                * regularizer.penalty(*(before if regularizer.before_augmentation else after), condition)
-                for regularizer in self.regularizers
-                if (update + 1) % regularizer.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
+                part.weight * part.every * part.penalty(*(whole if part.before_augmentation else seen), condition)
+                for part in self.regularizers
+                if (update + 1) % part.every == 0  # lazy regularization: Sec. 3.1 of arXiv:1912.04958
             ]
             self.backward_into(optimizer, loss, *penalties)
         self.apply_gradients("discriminator", optimizer, loss, range(number, number + 1))
@@ -205,18 +197,16 @@ class GAN(Training):
                     real_logits = self.judge(self.augment(real), condition)
             loss = self.loss.generator(real_logits, fake_logits)
             terms = {
-                regularizer: regularizer.weight
-                * regularizer.every
-                * regularizer.penalty(self, z, fake, real, condition)
-                for regularizer in self.g_regularizers
-                if (step + 1) % regularizer.every == 0
+                part: part.weight * part.every * part.penalty(self, z, fake, real, condition)
+                for part in self.g_regularizers
+                if (step + 1) % part.every == 0
             }
             self.backward_into(optimizer, loss, *terms.values())
         first = step * self.batches_per_step + min(self.d_steps, self.batches_per_step - 1)
         self.apply_gradients("generator", optimizer, loss, range(first, (step + 1) * self.batches_per_step))
         if self.logs_now:
             self.curves["loss/generator"] = loss
-            self.curves |= {f"loss/{type(regularizer).__name__}": term for regularizer, term in terms.items()}
+            self.curves |= {f"loss/{type(part).__name__}": term for part, term in terms.items()}
 
     def judge_both(self, real: Tensor, fake: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """Logits of as many real and generated images: in one call where no logit depends on other images."""

@@ -13,8 +13,6 @@ PLAYERS = ("g", "d")  # in the order of their optimizers
 NO_OPTIONS = ("config", "run_dir", "ckpt_path", "resume", *(f"trainer.{name}" for name in OF_THE_MACHINE))
 # What leaves the mathematics alone: the whole Trainer but for these, and little else.
 INEXACT = ("benchmark", "deterministic", "plugins", "precision", "sync_batchnorm")
-EXACT = ("accelerator", "benchmark", "deterministic", "devices", "num_nodes", "plugins", "precision", "strategy")
-INEXACT += ("sync_batchnorm",)
 EXACT = ("model.metrics", "model.on_nonfinite", "model.test_images", "model.val_images")
 EXACT += ("data.cache_dir", "data.download", "data.num_workers")
 
