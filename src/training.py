@@ -137,7 +137,7 @@ class Training(Evaluation):
         """
         gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
         average_(gradients)
-        if self.faults.found(self, player, loss, gradients, numbers):
+        if self.faults.found(self, player, optimizer.optimizer, loss, gradients, numbers):
             forget_gradients(optimizer)  # a step without gradients changes nothing, and is counted
         self.step(optimizer, counts=player == "generator")
 
@@ -196,6 +196,7 @@ class Training(Evaluation):
         return schedulers if isinstance(schedulers, list) else [schedulers]
 
     def log_curves(self) -> None:
+        self.faults.settle(self)
         then, seen_then = self.clock
         self.clock = (time.perf_counter(), self.images_seen)
         self.curves |= {number.curve: number.value for number in self.scheduled}
@@ -232,6 +233,9 @@ class Training(Evaluation):
         for term in self.g_regularizers:
             intervals[f"loss/{type(term).__name__}"] = math.lcm(every, term.every)
         return intervals
+
+    def on_train_end(self) -> None:
+        self.faults.settle(self)
 
     def on_validation_end(self) -> None:
         self.clock = (time.perf_counter(), self.images_seen)  # images a second are those of training

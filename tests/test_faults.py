@@ -1,6 +1,7 @@
 """Gradients that are not finite."""
 
 from functools import partial
+from shutil import copyfile
 
 import pytest
 import torch
@@ -174,3 +175,74 @@ def test_the_examples_of_a_warm_up_are_those_of_its_update(tmp_path):
     with pytest.raises(ValueError, match="step 0: ") as said:
         train(tmp_path, "stop", "discriminator", {2}, d_warmup_steps=4)
     assert f"training examples {', '.join(map(str, examples(2)))})" in str(said.value)
+
+
+FUSED = {f"{player}_optimizer": partial(torch.optim.Adam, lr=0.1, fused=True) for player in "gd"}
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The optimizer leaves out bad updates by itself; nobody waits to hear of it."""
+    monkeypatch.setattr("src.engine.faults.WAITING", ("cpu",))
+
+
+def run(folder, gan, last=None, **options):
+    options = {"callbacks": [LastCheckpoint(every_n_steps=2)], "plugins": [AtomicCheckpointIO()]} | options
+    trainer = make_trainer(folder, 6, enable_checkpointing=True, log_every_n_steps=4, **options)
+    trainer.fit(gan, datamodule=Squares(), ckpt_path=last)
+    return gan
+
+
+def weights(gan):
+    return torch.cat([value.flatten() for value in gan.state_dict().values()])
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_a_fused_optimizer_leaves_out_what_one_that_is_asked_would(tmp_path, player, monkeypatch):
+    gans = []
+    for waiting in ((), ("cpu",)):
+        monkeypatch.setattr("src.engine.faults.WAITING", waiting)
+        gan = make_gan(loss=BrokenAt(player, {1, 2}), on_nonfinite="skip", d_clip=1.0, g_clip=1.0, **FUSED)
+        with pytest.warns(UserWarning, match="step 2: .*update left out; fault number 2"):
+            gans.append(run(tmp_path / str(waiting), gan))
+    assert torch.equal(*map(weights, gans)) and weights(gans[0]).isfinite().all()
+    assert gans[0].faults.state_dict() == gans[1].faults.state_dict() and gans[0].faults.count == 2
+
+
+def test_the_report_of_it_follows_at_the_next_log(tmp_path, as_on_a_gpu):
+    gan = make_gan(loss=BrokenAt("generator", {1}), **FUSED)
+    with pytest.raises(ValueError, match="step 1: the gradient of the generator is not finite .*its loss is nan"):
+        run(tmp_path, gan)
+    saved = torch.load(tmp_path / "checkpoints" / "fault.ckpt", weights_only=True)
+    assert saved["global_step"] == 4 and finite(saved["state_dict"])
+
+
+def test_at_the_latest_at_the_end(tmp_path, as_on_a_gpu):
+    with pytest.raises(ValueError, match="step 5: the gradient of the discriminator"):
+        run(tmp_path, make_gan(loss=BrokenAt("discriminator", {5}), **FUSED))
+
+
+def test_a_rollback_that_follows_later_halves_the_rates_once(tmp_path, as_on_a_gpu):
+    gan = make_gan(loss=BrokenAt("generator", {2, 3}), on_nonfinite="rollback", **FUSED)
+    with pytest.warns(UserWarning, match="half the learning rates; fault number 1"):
+        run(tmp_path, gan)
+    assert [opt.param_groups[0]["lr"] for opt in gan.trainer.optimizers] == [0.05, 0.05]
+
+
+def test_a_run_that_goes_on_before_the_report_makes_it(tmp_path, as_on_a_gpu):
+    with pytest.warns(UserWarning, match="step 1: "):
+        whole = run(tmp_path, make_gan(loss=BrokenAt("generator", {1}), on_nonfinite="skip", **FUSED))
+    kept = tmp_path / "kept.ckpt"
+
+    class Keep(LastCheckpoint):
+        def save(self, trainer):
+            super().save(trainer)
+            if trainer.global_step == 2:
+                copyfile(self.path(trainer), kept)
+
+    with pytest.warns(UserWarning, match="step 1: "):
+        run(tmp_path, make_gan(loss=BrokenAt("generator", {1}), on_nonfinite="skip", **FUSED), callbacks=[Keep(2)])
+    assert len(torch.load(kept, weights_only=True)["faults"]["pending"]) == 4
+    with pytest.warns(UserWarning, match="step 1: .*fault number 1"):
+        resumed = run(tmp_path, make_gan(on_nonfinite="skip", **FUSED), kept)
+    assert torch.equal(weights(whole), weights(resumed)) and resumed.faults.count == 1

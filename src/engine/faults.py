@@ -7,8 +7,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 
 MOST_IN_A_ROW = 50
+MOST_PENDING = 1000  # updates without a report
+WAITING = ("cuda",)  # devices that a process waits for when it reads a number
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group of parameters; schedules keep some there
 
 Policy = Literal["stop", "skip", "rollback", "ignore"]
@@ -17,34 +20,44 @@ Policy = Literal["stop", "skip", "rollback", "ignore"]
 class Faults:
     """Looks at the averaged gradients before each update, the same ones on every process.
 
+    Where looking means waiting for a GPU, and a fused optimizer leaves out bad updates by itself (`found_inf`), it does
+    so there, and the report follows at the next log: the weights are as finite, and no step waits.
     Under a gradient scaler nothing is looked at: overflow is its business.
 
     Args:
         policy: "stop" saves `checkpoints/fault.ckpt`, whose weights are still finite, and ends the run; "skip" leaves
             the update out; "rollback" goes back to `last.ckpt` and on from there with the next data and half the
-            learning rates; "ignore" does not look, which on a GPU saves a synchronization an update.
+            learning rates; "ignore" does not look.
 
     Attributes:
         count: of the faults of the run.
+        pending: updates of which the report follows.
     """
 
     def __init__(self, policy: Policy):
         self.policy = policy
         self.count = 0
         self.in_a_row = {"generator": 0, "discriminator": 0}
+        self.pending: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "in_a_row": self.in_a_row}
+        pending = [update | {key: float(update[key]) for key in ("loss", "found")} for update in self.pending]
+        return {"count": self.count, "in_a_row": self.in_a_row, "pending": pending}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self.in_a_row = state["count"], dict(state["in_a_row"])
+        self.pending = list(state.get("pending", []))
 
-    def found(self, model: LightningModule, player: str, loss: Tensor, gradients: list[Tensor], batches: range) -> bool:
-        """Whether this update must be left out.
+    def found(
+        self, model: LightningModule, player: str, optimizer: Optimizer, loss: Tensor, gradients: list[Tensor],
+        batches: range,
+    ) -> bool:  # fmt: skip
+        """Whether this update must be left out by whoever asks.
 
         Args:
             model: the `GAN`.
             player: "generator" or "discriminator".
+            optimizer: of the player.
             loss: of the player, for the message.
             gradients: of the player, averaged over the processes.
             batches: numbers of the batches that they come from, counted from the first of the run.
@@ -55,14 +68,35 @@ class Faults:
         scaler = getattr(model.trainer.precision_plugin, "scaler", None)
         if self.policy == "ignore" or scaler is not None or not gradients:
             return False
-        if not any_not_finite(gradients).item():
+        found = any_not_finite(gradients)
+        update = {"player": player, "step": model.global_step, "batches": (batches.start, batches.stop)}
+        update |= {"loss": loss.detach(), "found": found}
+        if found.device.type not in WAITING or not getattr(optimizer, "_step_supports_amp_scaling", False):
+            return self.judge(model, update)
+        optimizer.found_inf = found
+        self.pending.append(update)
+        if len(self.pending) == MOST_PENDING:
+            self.settle(model)
+        return False
+
+    def settle(self, model: LightningModule) -> None:
+        """Reports the updates that the optimizer left out by itself; raises as `found`."""
+        pending, self.pending = self.pending, []
+        for update in pending:
+            if self.judge(model, update) and self.policy == "rollback":
+                return  # what came after it is undone, too
+
+    def judge(self, model: LightningModule, update: dict[str, Any]) -> bool:
+        """Whether an update was bad; does what the policy says; raises as `found`."""
+        player = update["player"]
+        if not float(update["found"]):
             self.in_a_row[player] = 0
             return False
         self.count += 1
         self.in_a_row[player] += 1
         said = (
-            f"step {model.global_step}: the gradient of the {player} is not finite (its loss is {loss.item():.3g};"
-            f" training examples {examples(model, batches)})"
+            f"step {update['step']}: the gradient of the {player} is not finite (its loss is"
+            f" {float(update['loss']):.3g}; training examples {examples(model, range(*update['batches']))})"
         )
         folder = Path(model.trainer.default_root_dir) / "checkpoints"
         last = folder / "last.ckpt"
@@ -70,8 +104,9 @@ class Faults:
         if self.policy == "stop" or hopeless or (self.policy == "rollback" and not last.exists()):
             model.trainer.save_checkpoint(folder / "fault.ckpt")
             raise ValueError(
-                f"{said}: stopped, with the weights before it in {folder / 'fault.ckpt'}; look at these examples, lower"
-                " the learning rates, clip (--model.d_clip), or go on with --model.on_nonfinite skip or rollback"
+                f"{said}: stopped, with weights that it did not reach in {folder / 'fault.ckpt'}; look at these"
+                " examples, lower the learning rates, clip (--model.d_clip), or go on with --model.on_nonfinite skip or"
+                " rollback"
             )
         if self.policy == "rollback":
             roll_back(model, last)
