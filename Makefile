@@ -59,6 +59,7 @@ fuzz: setup  ## mutated images and configurations, for SECONDS=300 each from SEE
 
 bench: setup  ## measure the training step, the trace and the extractor against what they replace
 	PYTHONPATH=. $(PY) tests/benchmarks/step.py
+	PYTHONPATH=. $(PY) tests/benchmarks/host.py
 	PYTHONPATH=. $(PY) tests/benchmarks/trace.py
 	PYTHONPATH=. $(PY) tests/benchmarks/features.py
 

@@ -52,7 +52,7 @@ class GAN(Training):
             but for batch norm, which normalizes each part, and terms that are no means over images (`MarkovChain`).
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
         d_clip: largest norm of the discriminator's gradient.
-        on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of the weights before it, "skip" the
+        on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of finite weights, "skip" the
             update, "rollback" to the last checkpoint with half the learning rates, or "ignore" it.
         val_images: images generated for each validation.
         test_images: images generated for `test`.
