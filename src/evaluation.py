@@ -219,7 +219,9 @@ class Evaluation(LightningModule):
 
     def figure_names(self) -> list[str]:
         """The curves of a validation."""
-        return [f"val/{name}" for metric in self.scoring() for name in metric.names]
+        names = [f"val/{name}" for metric in self.scoring() for name in metric.names]
+        narrow = [metric for metric in self.scoring() if metric.has_errors(self.val_images)]
+        return names + [f"val/{name}-error" for metric in narrow for name in metric.names]
 
     def floor(self, metric: Metric, other: Metric) -> list[dict[str, Any]]:
         """The samples against the other split, and what held-out real images score, as many generated ones beside."""

@@ -60,6 +60,10 @@ class Score(ABC):
     def observe(self, images: Tensor, indices: Tensor, labels: Tensor | None) -> None:  # noqa: B027
         """Is shown every batch of this process's samples before `evaluate`; arguments as of `Collector.update`."""
 
+    def has_errors(self, num_images: int) -> bool:
+        """Whether a validation of so many images has the errors of its figures, too; known after `setup`."""
+        return False
+
     @abstractmethod
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         """Computes the figures, the same ones on every process, all of which call it.
@@ -129,7 +133,10 @@ class Metric(Score):
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         real, fake = model.real(self, self.split), model.fakes[key_of(self)]
         protocol = model.protocol() | {"real_data": model.trainer.datamodule.digest(self.split)[:8]}
-        return self.figures(real, fake, errors or real.values.shape[1] <= NARROW, protocol)
+        return self.figures(real, fake, errors or self.extractor.num_features <= NARROW, protocol)
+
+    def has_errors(self, num_images: int) -> bool:
+        return self.extractor.num_features <= NARROW and num_images >= 2 * GROUPS
 
     @abstractmethod
     def values(self, real: Features, fake: Features) -> list[float]:
