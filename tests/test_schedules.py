@@ -179,6 +179,18 @@ def test_each_number_follows_the_images_that_the_discriminator_has_seen(tmp_path
     assert len(seen) == 4
 
 
+def test_two_parts_of_a_kind_have_a_curve_each_and_a_part_may_serve_a_second_model():
+    parts = [Sometimes([Color()], Linear(0.1, 0.5, 10)), Sometimes([Color()], Linear(0.2, 0.5, 10))]
+    for _ in range(2):
+        gan = make_gan(augment=parts)
+        assert {number.curve: number.value for number in gan.scheduled} == {
+            "strength/Sometimes": 0.1,
+            "strength/Sometimes-2": 0.2,
+        }
+        gan.scheduled[0].set(10)
+        assert (parts[0].strength, parts[1].strength) == (0.5, 0.2)
+
+
 def test_a_run_with_schedules_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     whole = fit(tmp_path, scheduled_gan(), max_steps=6)
     trainer = make_trainer(tmp_path, 3, plugins=[AtomicCheckpointIO()])

@@ -103,16 +103,13 @@ class Scheduled:
 
     Args:
         part: whose attribute it is.
-        attribute: set to the value of the schedule, in its place.
-
-    Attributes:
+        attribute: set to the value of the schedule.
+        schedule: that it follows.
         curve: its name among the curves.
     """
 
-    def __init__(self, part: Any, attribute: str):
-        self.part, self.attribute = part, attribute
-        self.schedule: Schedule = getattr(part, attribute)
-        self.curve = f"{attribute}/{type(part).__name__}"
+    def __init__(self, part: Any, attribute: str, schedule: Schedule, curve: str):
+        self.part, self.attribute, self.schedule, self.curve = part, attribute, schedule, curve
         self.set(0)
 
     def set(self, images: int) -> None:
@@ -121,13 +118,16 @@ class Scheduled:
 
 
 def scheduled(parts: Iterable[Any]) -> list[Scheduled]:
-    """The numbers of some parts that follow schedules."""
-    return [
-        Scheduled(part, attribute)
-        for part in parts
-        for attribute, value in list(vars(part).items())
-        if isinstance(value, Schedule)
-    ]
+    """The numbers of some parts that follow schedules, set to their first values."""
+    found: list[Scheduled] = []
+    for part in parts:
+        kept = vars(part).setdefault("schedules", {})  # beside the numbers: a part may serve a second model
+        kept |= {name: value for name, value in vars(part).items() if isinstance(value, Schedule)}
+        for name, schedule in kept.items():
+            curve = f"{name}/{type(part).__name__}"
+            same = sum(number.curve.startswith(curve) for number in found)
+            found.append(Scheduled(part, name, schedule, f"{curve}-{same + 1}" if same else curve))
+    return found
 
 
 class OverImages(LRScheduler):
