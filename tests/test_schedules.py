@@ -13,6 +13,7 @@ from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.cli import main
 from src.engine.ema import EMA
 from src.engine.schedules import Cosine, Linear, OverImages, Steps, check_length, extremes
+from src.images.ada import Pipeline
 from src.images.augment import Color, InstanceNoise, Sometimes
 from src.objectives.losses import NonSaturating, Weighted
 from src.objectives.regularizers import R1
@@ -120,6 +121,7 @@ def test_the_cosine_is_that_of_r3gan(start, end, quarter, half):
         (lambda: Weighted(weight=Linear(-1, 1, 10)), "weight of Weighted must be 0 or more, not -1"),
         (lambda: EMA(half_life=Linear(-1, 1, 10)), "EMA half_life must be positive, got -1"),
         (lambda: Sometimes([Color()], Steps([0, 1.5], [3])), "strength of Sometimes must be in .0, 1., got 0 to 1.5"),
+        (lambda: Pipeline(Linear(0.5, 1.1, 3)), "strength of Pipeline must be in .0, 1., got 1.1"),
         (lambda: Sometimes([], 0.5), "Sometimes needs augmentations"),
         (lambda: InstanceNoise(Linear(1, 0, 10)), "within 10000 steps: set steps to null"),
         (lambda: OverImages(optimizer(torch.optim.Adam)), "needs lr, beta1 or beta2"),

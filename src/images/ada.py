@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.engine.schedules import Schedule, extremes
 from src.images.augment import Adaptive, Augmentation
 
 # The wavelet sym6, of sum 1: up-sampling by 2 with it, then down-sampling with its mirror image, is the identity.
@@ -140,7 +141,7 @@ class Pipeline(Augmentation):
     2^N(0, 1). Hue and saturation leave grey images as they are.
 
     Args:
-        strength: the probability, 0 to 1; above 0.8, G may learn to augment.
+        strength: the probability, 0 to 1, or a schedule over the images seen; above 0.8, G may learn to augment.
         moves: multiple of it for flips, quarter turns and shifts by whole pixels, 0 to 1.
         geometry: multiple for scales, rotations, stretches and shifts.
         colors: multiple for colours; 0.5 in R3GAN (arXiv:2501.05441).
@@ -151,11 +152,14 @@ class Pipeline(Augmentation):
     Source: arXiv:2006.06676, Appendix B; ranges and order of NVlabs/stylegan2-ada-pytorch.
     """
 
-    def __init__(self, strength: float = 0.5, moves: float = 1.0, geometry: float = 1.0, colors: float = 1.0):
+    def __init__(
+        self, strength: float | Schedule = 0.5, moves: float = 1.0, geometry: float = 1.0, colors: float = 1.0
+    ):
         super().__init__()
-        for name, value in {"strength": strength, "moves": moves, "geometry": geometry, "colors": colors}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} of {type(self).__name__} must be in [0, 1], got {value}")
+        for name, number in {"strength": strength, "moves": moves, "geometry": geometry, "colors": colors}.items():
+            for value in extremes(number):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{name} of {type(self).__name__} must be in [0, 1], got {value}")
         self.strength, self.moves, self.geometry, self.colors = strength, moves, geometry, colors
 
     def forward(self, images: Tensor) -> Tensor:
