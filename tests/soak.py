@@ -181,7 +181,7 @@ def differences(one: Path, other: Path) -> list[str]:
     found = [*compare(checkpoint(one, "last"), checkpoint(other, "last"), "last")]
     found += compare(checkpoint(one, "best"), checkpoint(other, "best"), "best")
     found += compare(*(curves(folder) for folder in (one, other)), "metrics.csv")
-    drawn, drawn_other = pictures(one), pictures(other)  # Ctrl-C draws one more
+    drawn, drawn_other = pictures(one), pictures(other)  # Ctrl-C draws one more, which the film shows
     found += compare(drawn, {name: picture for name, picture in drawn_other.items() if name in drawn}, "samples")
     leftovers = [str(path) for path in (other / "run").rglob(".*")]
     return found + leftovers
@@ -202,7 +202,7 @@ def curves(folder: Path) -> list:
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "run" / "samples").iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / "run" / "samples").glob("*.png")}
 
 
 def compare(one, other, name: str):

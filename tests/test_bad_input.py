@@ -327,7 +327,7 @@ def test_bad_exports(command, refuses):
 
 
 PREDICTIONS = {
-    "--ckpt_path facts.ckpt": ["image_size, channels", "required"],
+    "--ckpt_path facts.ckpt": ["--data.image_size, --data.channels", "required"],
     "--output occupied": ["occupied is not empty", "another --output"],
     "--output file": ["file cannot be written", "another --output"],
     "--output /proc/new": ["/proc/new cannot be written", "another --output"],

@@ -409,6 +409,7 @@ def test_residual_blocks_are_the_residual_and_the_shortcut(player):
     given = {}
     network = perturb(build(player)).eval()
     blocks = [module for module in network.modules() if hasattr(module, "shortcut")]
+    blocks = [block for block in blocks if not isinstance(block, stylegan2.DownBlock)]  # it ends in an activation
     for block in blocks:
         block.register_forward_pre_hook(lambda m, arguments: given.update({m: arguments}))
     with torch.no_grad():

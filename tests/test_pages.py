@@ -56,6 +56,7 @@ def test_commands_parse(command, tmp_path, monkeypatch, capsys):
             write_images(tmp_path / str(i), 8, 3)
             words[i + 1] = str(tmp_path / str(i))
     if "--ckpt_path" in words:
+        monkeypatch.setattr("src.commands.first.check_checkpoint", lambda path: None)
         monkeypatch.setattr(
             "src.commands.remembered.remembered", lambda *_: ["--config", str(ROOT / "configs" / "digits.yaml")]
         )
