@@ -267,6 +267,22 @@ def test_wandb_without_an_answer_is_offline_soon_unless_online_is_insisted_on(wa
     assert not os.path.exists("other")
 
 
+@pytest.mark.parametrize(("mode", "begins"), [(None, False), ("offline", True)])
+def test_without_a_login_wandb_is_off_unless_it_is_asked_for(mode, begins, wandb_home, server, monkeypatch):
+    write(wandb_home / ".config" / "wandb" / "settings", f"[default]\nbase_url = http://{server}\n")
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    said = []
+    monkeypatch.setattr("src.callbacks.loggers.rank_zero_info", said.append)
+    log = WandB()
+    log.place("run")
+    log.log_metrics({"a": 1.0}, step=1)
+    log.finalize("success")
+    assert os.path.exists("run") == begins
+    (line,) = said
+    assert line.startswith("W&B is offline (WANDB_MODE)" if begins else "W&B is off (not logged in): `wandb login`")
+
+
 @pytest.mark.parametrize("mode", ["disabled", "offline"])
 def test_the_mode_of_wandb_is_what_its_settings_say(mode, wandb_home, monkeypatch):
     write(wandb_home / ".config" / "wandb" / "settings", f"[default]\nmode = {mode}\n")

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 PATIENCE = 5  # seconds that W&B has for an answer at the start,
 FINISH = 60  # and for what is yet to be uploaded at the end
+ABSENT = "not logged in"
 
 
 class CSV(Logger):
@@ -99,9 +100,10 @@ class CSV(Logger):
 
 
 class WandB(WandbLogger):
-    """Weights & Biases: online when you are logged in and it answers, else offline, without a prompt; one line says so.
+    """Weights & Biases: online when you are logged in, offline where it does not answer, else off; one line says so.
 
-    `WANDB_MODE` decides where it is set: with "online" a run that cannot be is refused.
+    Nobody is prompted. `WANDB_MODE` decides where it is set: with "online" a run that cannot be is refused, with
+    "offline" one is recorded without a login, too.
 
     Args:
         project: name of the project there.
@@ -159,6 +161,10 @@ class WandB(WandbLogger):
                 without = "WANDB_MODE" if mode in ("offline", "dryrun") else obstacle()
             if without and os.environ.get("WANDB_MODE") in ("online", "run", "shared"):
                 raise ValueError(without)
+            if without == ABSENT:
+                mode = "disabled"
+                rank_zero_info(f"W&B is off ({ABSENT}): `wandb login` switches it on, WANDB_MODE=offline records a run")
+                wandb.teardown()  # of the process that was asked
             settings = {"silent": True} if without else {"finish_timeout": FINISH}
             self._wandb_init |= {"mode": "offline" if without else mode, "settings": wandb.Settings(**settings)}
             if mode == "disabled":
@@ -243,7 +249,7 @@ def obstacle() -> str | None:
     settings = wandb.setup().settings
     silent, settings.silent = settings.silent, True
     try:
-        return None if wandb.login(prompt=False, verify=True) else "not logged in: `wandb login`"
+        return None if wandb.login(prompt=False, verify=True) else ABSENT
     except AuthenticationError as error:
         return str(error)
     finally:
