@@ -31,7 +31,7 @@ from src.data.images import ImageDataModule
 from src.engine.ema import EMA
 from src.gan import GAN
 from src.images.augment import Translation
-from src.networks import dcgan, mlp, resnet
+from src.networks import dcgan, resnet
 from src.objectives.losses import Hinge, Loss, NonSaturating, RelativisticPairing
 from src.objectives.regularizers import R1, R2, Regularizer
 
@@ -58,10 +58,6 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
-    "one unit (what is not arithmetic)": Experiment(
-        partial(mlp.Generator, latent_dim=1, hidden=(1,)), partial(mlp.Discriminator, hidden=(1,)),
-        steps=200, image_size=1, channels=1,
-    ),
     "digits.yaml, 8x8": Experiment(
         partial(dcgan.Generator, width=64, num_blocks=2),
         partial(dcgan.Discriminator, width=64, num_blocks=2, batch_norm=False),
