@@ -97,8 +97,9 @@ class GAN(Training):
         for regularizer in g_regularizers or []:
             regularizer.build(generator, discriminator)
         discriminator.meet(generator)
-        for network in (generator, discriminator, *(g_regularizers or [])):
-            channels_last_(network)  # before the average is copied and the optimizers are made
+        for network in (generator, discriminator):
+            if network.channels_last:
+                channels_last_(network)  # before the average is copied and the optimizers are made
 
         self.generator = generator
         self.discriminator = discriminator

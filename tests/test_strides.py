@@ -9,7 +9,7 @@ from torch import nn
 
 from src.engine.faults import roll_back
 from src.engine.strides import channels_last_, like_weights_
-from src.networks import dcgan
+from src.networks import dcgan, r3gan
 
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 
@@ -51,6 +51,11 @@ def test_weights_gradients_and_moments_of_convolutions_are_channels_last(tmp_pat
     assert not all(weight.is_contiguous() for weight in kernels)
     for weight, state in states(gan):
         assert order(weight.grad) == order(state["exp_avg"]) == order(state["exp_avg_sq"]) == order(weight)
+
+
+def test_a_network_that_is_slower_in_it_keeps_its_order():
+    gan = make_gan(generator=r3gan.Generator((8, 8), 1, width=16, num_blocks=1))
+    assert all(weight.is_contiguous() for weight in gan.generator.parameters())
 
 
 def test_other_weights_stay_as_they_are():

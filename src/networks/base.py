@@ -15,9 +15,14 @@ class Network(nn.Module, ABC):
         channels: of the image: 1 grey, 3 RGB, 4 RGBA, or any other number.
         num_classes: of the condition, a class label [B] of dtype int64; 0: unconditional.
 
+    Attributes:
+        channels_last: whether it is faster with the weights of its convolutions in this order.
+
     Raises:
         ValueError: for a size or number of channels below 1, or a negative number of classes.
     """
+
+    channels_last = True
 
     def __init__(self, image_size: tuple[int, int], channels: int, num_classes: int = 0):
         super().__init__()

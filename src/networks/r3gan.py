@@ -78,6 +78,8 @@ class Generator(base.Generator):
         ValueError: if 2**num_blocks does not divide the height and the width.
     """
 
+    channels_last = False  # forward and backward on a CPU take 1.15 to 1.21 times as long in it
+
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -139,6 +141,8 @@ class Discriminator(base.Discriminator):
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
     """
+
+    channels_last = False  # forward and backward on a CPU take 1.15 to 1.21 times as long in it
 
     def __init__(
         self,
