@@ -6,8 +6,8 @@ import torch
 def automatic(accelerator: str) -> tuple[str, str]:
     """bf16-mixed where it is faster than float32: on a GPU with bfloat16, on a processor with AMX.
 
-    Not on AVX512-BF16 alone: there a step at 32x32 took 1.35 (SNGAN), 1.36 (DCGAN), 1.41 times (`configs/folder.yaml`)
-    as long as in float32, both in channels_last.
+    Not on AVX512-BF16 alone: there a step at 32x32 (DCGAN, SNGAN, `configs/folder.yaml`) took 1.2 to 1.5 times as long
+    as in float32, both in channels_last.
 
     Args:
         accelerator: `trainer.accelerator`.
