@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from src import networks
-from src.networks import bags, base, biggan, dcgan, fully_convolutional, fusion, layers, mlp, resnet, stylegan2
+from src.networks import bags, base, biggan, dcgan, fastgan, fully_convolutional, fusion, layers, mlp, resnet, stylegan2
 
 MODULES = [importlib.import_module(f"src.networks.{module.name}") for module in pkgutil.iter_modules(networks.__path__)]
 OTHERS = (base, bags, fusion)  # samples that are not single images, conditions that are no labels: own tests
@@ -259,7 +259,7 @@ def test_without_a_number_there_are_as_many_blocks_as_leave_a_grid_of_4_or_more(
     assert layers.choose_blocks(1, image_size) == 1
 
 
-CONVOLUTIONAL = [biggan, dcgan, fully_convolutional, fusion, resnet]
+CONVOLUTIONAL = [biggan, dcgan, fastgan, fully_convolutional, fusion, resnet]
 
 
 @pytest.mark.parametrize("family", CONVOLUTIONAL, ids=lambda module: module.__name__.split(".")[-1])

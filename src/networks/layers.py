@@ -209,17 +209,19 @@ def class_head(num_features: int, num_classes: int, classes: Classes, proxy_dim:
     return ClassHead(num_features, num_classes, proxy_dim if classes == "proxies" else 0)
 
 
-def add_spectral_norm(network: nn.Module) -> None:
-    """Divide every weight matrix of `network`, embeddings too, by its largest singular value.
+def add_spectral_norm(network: nn.Module, embeddings: bool = True) -> None:
+    """Divide every weight matrix of `network` by its largest singular value.
 
     Miyato et al., arXiv:1802.05957, Eq. 8 and Algorithm 1; a convolution counts as the matrix
     [out, in * height * width]. Call it after initialization: the power iteration starts from the weights it finds.
 
     Args:
         network: changed in place.
+        embeddings: those too; false where they are gains and biases of normalization.
     """
+    kinds = (nn.Linear, nn.Conv2d, *[nn.Embedding] * embeddings)
     for module in list(network.modules()):
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+        if isinstance(module, kinds):
             parametrizations.spectral_norm(module)
 
 

@@ -1,4 +1,4 @@
-"""Penalties without a second derivative: the discriminator is to say the same of images that differ little."""
+"""Penalties without a second derivative: consistency, finite differences, reconstruction."""
 
 from typing import Any
 
@@ -127,3 +127,28 @@ class ApproximateR2(ApproximateR1):
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Any) -> Tensor:
         return self.slope(discriminator, fake, condition)
+
+
+class SelfSupervision(Regularizer):
+    """Squared errors with which the discriminator reconstructs real images from its features; FastGAN's, Section 3.2.
+
+    The sum of three means: of the whole image, of a random quarter, and of the small image. arXiv:2101.04775 has a
+    perceptual distance by a pretrained network, summed over the batch, in place of squares.
+
+    Args:
+        weight: of the term, 0 or more.
+        every: evaluate at every this many discriminator updates, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, `every` below 1, or a discriminator without decoders.
+    """
+
+    def __init__(self, weight: float = 1.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def check(self, discriminator: nn.Module) -> None:
+        if not getattr(discriminator, "decoders", None):
+            raise ValueError("SelfSupervision needs decoders: take fastgan.Discriminator with decoders: true")
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Any) -> Tensor:
+        return sum(F.mse_loss(made.float(), image) for made, image in discriminator.reconstructions(real))
