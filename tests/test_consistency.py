@@ -1,5 +1,6 @@
 """Terms without a second derivative: check values, closed forms, what they refuse."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from conftest import Squares, fit, make_gan, make_trainer
 from torch import nn
 
+from src.commands.parts import parts
+from src.engine.schedules import Schedule, Steps
 from src.networks import biggan, mlp
 from src.objectives.consistency import ApproximateR1, ApproximateR2, BalancedConsistency, Consistency
 from src.objectives.lecam import LeCam
 from src.objectives.losses import Hinge, RelativisticPairing, Wasserstein
-from src.objectives.regularizers import R1
-from src.objectives.terms import Orthogonality, matrices
+from src.objectives.regularizers import R1, Regularizer
+from src.objectives.terms import GeneratorRegularizer, Orthogonality, matrices
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,7 @@ REAL, FAKE = torch.rand(2, 64, 3, 8, 8, generator=torch.manual_seed(0)) * 2 - 1
 
 
 def test_lecam_has_its_check_value_and_leaves_the_generator_alone():
-    loss = LeCam(Hinge(), weight=0.5, decay=0.0, start=0)
+    loss = LeCam(Hinge(), weight=0.5, decay=0.0)
     loss.discriminator(torch.full((3,), 0.8), torch.full((3,), -0.6))  # the averages are these
     loss.follow = lambda *logits: None
     real, fake = torch.tensor([1, 0.2, -0.9]), torch.tensor([-1.2, 0.5, 1.1])
@@ -48,7 +51,7 @@ def test_lecam_has_its_check_value_and_leaves_the_generator_alone():
 
 
 def test_averages_start_from_the_first_logits_and_move_before_they_are_used():
-    loss = LeCam(Wasserstein(), weight=1.0, decay=0.9, start=2)
+    loss = LeCam(Wasserstein(), weight=1.0, decay=0.9)
     real, fake = (
         torch.tensor([[1.0, 3.0], [4.0, 4.0], [0.0, 1.0]]),
         torch.tensor([[-1.0, -1.0], [0.0, 2.0], [3.0, 0.0]]),
@@ -58,14 +61,14 @@ def test_averages_start_from_the_first_logits_and_move_before_they_are_used():
         value = loss.discriminator(real[i], fake[i]) - Wasserstein().discriminator(real[i], fake[i])
         assert loss.averages.tolist() == pytest.approx([of_real, of_fake])
         term = (real[i] - of_fake).clamp(min=0).square().mean() + (of_real - fake[i]).clamp(min=0).square().mean()
-        assert value.item() == pytest.approx(term.item() if i == 2 else 0.0, abs=1e-5)  # from update 3 on
+        assert value.item() == pytest.approx(term.item(), abs=1e-5)
     loss.discriminator(torch.tensor([torch.nan]), torch.tensor([0.0]))  # an update that `on_nonfinite` leaves out
     assert loss.averages.isfinite().all()
 
 
 def test_a_run_with_lecam_resumes_bitwise(tmp_path):
     def gan():
-        return make_gan(loss=LeCam(weight=1.0, start=3))
+        return make_gan(loss=LeCam(weight=Steps([0.0, 1.0], [24])))
 
     whole = fit(tmp_path, gan(), max_steps=8)
     trainer = make_trainer(tmp_path, max_steps=5)
@@ -73,7 +76,7 @@ def test_a_run_with_lecam_resumes_bitwise(tmp_path):
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     resumed = gan()
     make_trainer(tmp_path, max_steps=8).fit(resumed, datamodule=Squares(), ckpt_path=tmp_path / "half.ckpt")
-    assert whole.loss.updates == 8 and whole.loss.averages.abs().min() > 0
+    assert whole.loss.weight == 1.0 and whole.loss.averages.abs().min() > 0
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
@@ -83,10 +86,17 @@ def test_lecam_is_what_it_wraps_to_others():
     assert not LeCam().relativistic and LeCam().calibrated
 
 
-@pytest.mark.parametrize("options", [{"weight": -1.0}, {"decay": 1.0}, {"start": -1}])
+@pytest.mark.parametrize("options", [{"weight": -1.0}, {"decay": 1.0}])
 def test_impossible_options_of_lecam_are_refused(options):
     with pytest.raises(ValueError, match="LeCam needs"):
         LeCam(**options)
+
+
+def test_every_weight_may_follow_a_schedule():
+    kinds = [LeCam, *(kind for base in (Regularizer, GeneratorRegularizer) for kind in parts(base))]
+    assert len(kinds) > 10
+    for kind in kinds:
+        assert inspect.signature(kind).parameters["weight"].annotation == float | Schedule, kind
 
 
 # Consistency

@@ -59,6 +59,7 @@ class Discriminator(base.Discriminator):
     ):
         super().__init__(image_size, channels, num_classes)
         self.num_down = layers.choose_blocks(num_down, image_size)
+        self.independent = not spectral_norm
         layers.grid_size(image_size, self.num_down, option="num_down")
         widths = widths_of(width, self.num_down, small=2)[:-1]
         self.encoder = nn.ModuleList(

@@ -127,7 +127,9 @@ class DataToDataCrossEntropy(Regularizer):
         ValueError: for a negative weight, `every` below 1, options out of range, or a discriminator without proxies.
     """
 
-    def __init__(self, weight: float = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98):
+    def __init__(
+        self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98
+    ):
         super().__init__(weight, every)
         check_contrast(self, temperature, positive_margin)
         self.temperature, self.positive_margin = temperature, positive_margin
@@ -153,7 +155,9 @@ class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
         ValueError: as `DataToDataCrossEntropy`.
     """
 
-    def __init__(self, weight: float = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98):
+    def __init__(
+        self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98
+    ):
         super().__init__(weight, every)
         check_contrast(self, temperature, positive_margin)
         self.temperature, self.positive_margin = temperature, positive_margin

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from src.engine.schedules import Schedule
 from src.objectives.regularizers import Regularizer
 
 
@@ -26,7 +27,7 @@ class Consistency(Regularizer):
         ValueError: for a negative weight, `every` below 1, or a ratio out of range.
     """
 
-    def __init__(self, weight: float = 10.0, every: int = 1, ratio: float = 0.125, flip: bool = True):
+    def __init__(self, weight: float | Schedule = 10.0, every: int = 1, ratio: float = 0.125, flip: bool = True):
         super().__init__(weight, every)
         if not 0 <= ratio < 0.5:
             raise ValueError(f"ratio of {type(self).__name__} must be in [0, 0.5), got {ratio}")
@@ -89,7 +90,7 @@ class ApproximateR1(Regularizer):
             dropout, whose own noise would count as slope.
     """
 
-    def __init__(self, weight: float, every: int = 1, sigma: float = 0.05):
+    def __init__(self, weight: float | Schedule, every: int = 1, sigma: float = 0.05):
         super().__init__(weight, every)
         if sigma <= 0:
             raise ValueError(f"sigma of {type(self).__name__} must be above 0, not {sigma}")
@@ -143,7 +144,7 @@ class SelfSupervision(Regularizer):
         ValueError: for a negative weight, `every` below 1, or a discriminator without decoders.
     """
 
-    def __init__(self, weight: float = 1.0, every: int = 1):
+    def __init__(self, weight: float | Schedule = 1.0, every: int = 1):
         super().__init__(weight, every)
 
     def check(self, discriminator: nn.Module) -> None:

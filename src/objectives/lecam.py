@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.engine.distributed import average_
+from src.engine.schedules import Schedule, extremes
 from src.objectives.losses import Loss, NonSaturating
 
 
@@ -18,24 +19,24 @@ class LeCam(nn.Module, Loss):
 
     Args:
         loss: the game; `NonSaturating` by default.
-        weight: lambda, 0 or more; 0.3 for BigGAN with the hinge loss, and 3e-7 to 1e-6 for StyleGAN2.
+        weight: lambda, 0 or more, or a schedule over the images seen; 0.3 for BigGAN with the hinge loss, after 1,000
+            steps, and 3e-7 to 1e-6 for StyleGAN2.
         decay: of the averages at each discriminator update, in [0, 1).
-        start: discriminator updates before the term counts; 1,000 steps in BigGAN's.
 
     Raises:
-        ValueError: for a negative weight or start, or a decay outside [0, 1).
+        ValueError: for a negative weight, or a decay outside [0, 1).
     """
 
-    def __init__(self, loss: Loss | None = None, weight: float = 0.3, decay: float = 0.99, start: int = 1000):
+    def __init__(self, loss: Loss | None = None, weight: float | Schedule = 0.3, decay: float = 0.99):
         super().__init__()
-        if weight < 0 or start < 0 or not 0 <= decay < 1:
+        if extremes(weight)[0] < 0 or not 0 <= decay < 1:
             raise ValueError(
-                f"LeCam needs a weight and a start of 0 or more and a decay in [0, 1), got {weight}, {start}, {decay}"
+                f"LeCam needs a weight of 0 or more and a decay in [0, 1), got {extremes(weight)[0]} and {decay}"
             )
-        self.loss, self.weight, self.decay, self.start = loss or NonSaturating(), weight, decay, start
+        self.loss, self.weight, self.decay = loss or NonSaturating(), weight, decay
         self.relativistic, self.calibrated = self.loss.relativistic, self.loss.calibrated
         self.register_buffer("averages", torch.zeros(2))  # a_R, a_F
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return self.loss.generator(real_logits, fake_logits)
@@ -45,13 +46,13 @@ class LeCam(nn.Module, Loss):
         """Moves the averages towards the logits [B] of this update."""
         means = torch.stack([real_logits.mean(), fake_logits.mean()])
         average_([means])
-        kept = torch.where(self.updates > 0, self.decay, 0.0)
+        kept = torch.where(self.begun, self.decay, 0.0)
         # Logits that are not finite are left out, as `on_nonfinite` leaves out the update.
         self.averages.copy_(torch.where(means.isfinite(), torch.lerp(means, self.averages, kept), self.averages))
-        self.updates += 1
+        self.begun.fill_(True)
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         self.follow(real_logits, fake_logits)
         real, fake = self.averages.clone()  # a later part of the batch moves them before the gradient is taken
         term = F.relu(real_logits - fake).square().mean() + F.relu(real - fake_logits).square().mean()
-        return self.loss.discriminator(real_logits, fake_logits) + self.weight * (self.updates > self.start) * term
+        return self.loss.discriminator(real_logits, fake_logits) + self.weight * term

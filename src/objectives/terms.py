@@ -92,7 +92,7 @@ class Orthogonality(GeneratorRegularizer):
         ValueError: for a negative weight, `every` below 1, or a generator without weight matrices.
     """
 
-    def __init__(self, weight: float = 1e-4, every: int = 1):
+    def __init__(self, weight: float | Schedule = 1e-4, every: int = 1):
         super().__init__(weight, every)
 
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
