@@ -49,7 +49,7 @@ OF_MODEL = re.compile("src (fit|validate|test|predict) ")  # the other commands 
 
 @pytest.mark.parametrize("command", filter(OF_MODEL.match, COMMANDS))
 def test_commands_parse(command, tmp_path, monkeypatch, capsys):
-    """Each is parsed whole by the real command line; a checkpoint is made where it names one."""
+    """Each is parsed whole by the real command line; digits.yaml stands for a checkpoint that it names."""
     words = shlex.split(command)[1:]
     for i, word in enumerate(words):
         if word.endswith((".root", ".test_root")):
