@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 LOCKED ?=
 LOCK   := $(if $(LOCKED),constraints.txt)
 READY  := $(VENV)/.ready$(if $(LOCKED),-locked)
-RUN    ?= runs/digits
+RUN    ?= runs/mnist
 SECONDS ?= 300
 SEED    ?= 0
 
@@ -29,8 +29,8 @@ lock: setup  ## write the newest versions that fit into constraints.txt
 	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --all-extras \
 	  --no-annotate --no-header -o constraints.txt pyproject.toml
 
-train: setup  ## train the default, 8x8 digits, and score it: minutes on a CPU
-	$(PY) -m src fit --config configs/digits.yaml --run_dir $(RUN) --resume
+train: setup  ## train the default, digits of 28x28, and score it: minutes on a CPU
+	$(PY) -m src fit --config configs/mnist.yaml --run_dir $(RUN) --resume
 	$(PY) -m src test --ckpt_path $(RUN)/checkpoints/last.ckpt
 
 test: setup  ## run the tests

@@ -13,7 +13,7 @@ from conftest import ROOT, in_the_checkout, write_images
 from src.cli import main
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-SHIPPED = [*(ROOT / "configs" / f"{name}.yaml" for name in ("digits", "folder", "debug"))]
+SHIPPED = [*(ROOT / "configs" / f"{name}.yaml" for name in ("mnist", "digits", "folder", "debug"))]
 SHIPPED += sorted(path for name in ("systems", "recipes", "overlays") for path in (ROOT / "configs" / name).iterdir())
 CONFIGS = [path for path in SHIPPED if path.suffix == ".yaml"]  # yours may lie beside them and be as they like
 

@@ -17,6 +17,7 @@ from src.callbacks.doctor import CAUSES, EARLIEST, diagnose
 from src.cli import FUNCTIONS, main
 from src.commands.parts import bases, parts
 from src.data.digits import Digits
+from src.data.mnist import SmallMNIST
 from src.gan import GAN
 from src.metrics import classifier
 from src.metrics.features import Classifier
@@ -177,18 +178,21 @@ def options(name: str) -> dict:
 
 
 def test_figures_of_the_pages_are_those_of_the_code():
-    train, test = (len(Digits().split(split)[0]) for split in ("train", "test"))
+    for source in (Digits, SmallMNIST):
+        train, test = (len(source().split(split)[0]) for split in ("train", "test"))
+        assert f"{train:,} training images" in PAGES["tests/README.md"]
+        assert f"{test:,} test images" in PAGES["tests/README.md"]
     assert f"trains on {train:,} digits" in PAGES["README.md"]
-    assert (
-        f"{train:,} training images" in PAGES["tests/README.md"] and f"{test} test images" in PAGES["tests/README.md"]
-    )
-    distance = Classifier().load().distance
-    for page in ("configs/systems/README.md", "src/metrics/README.md", "tests/README.md"):
-        assert set(re.findall(r"fcd-digits-\w+", PAGES[page])) == {distance}, page
+    pages = {"digits": ("configs/systems/README.md", "src/metrics/README.md", "tests/README.md")}
+    for name in Classifier.SHIPPED:
+        distance = Classifier(name).load().distance
+        for page in pages.get(name, ("tests/README.md",)):
+            assert set(re.findall(rf"fcd-{name}-\w+", PAGES[page])) == {distance}, page
     assert f"over {GROUPS} groups" in PAGES["src/metrics/README.md"]
     assert f"every {LastCheckpoint().every_n_steps:,} steps" in PAGES["src/engine/README.md"]
-    steps = options("digits.yaml")["trainer"]["max_steps"]
-    assert f"{steps:,} steps of 64" in PAGES["tests/README.md"]
+    for name, batch_size in (("digits", 64), ("mnist", 32)):
+        steps = options(f"{name}.yaml")["trainer"]["max_steps"]
+        assert f"{steps:,} steps of {batch_size}" in PAGES["tests/README.md"]
     rows = re.findall(r"^\| \[\w+\.yaml\]\((recipes/\w+\.yaml)\) .* \| ([\d.]*) ?\|$", PAGES["configs/README.md"], re.M)
     assert len(rows) > 3
     for name, published in rows:

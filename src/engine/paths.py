@@ -10,7 +10,7 @@ def check_checkpoint(path: str) -> None:
         ValueError: naming it.
     """
     if not Path(path).is_file():
-        raise ValueError(f"there is no checkpoint {path}: name a file, runs/digits/checkpoints/last.ckpt for instance")
+        raise ValueError(f"there is no checkpoint {path}: name a file, runs/mnist/checkpoints/last.ckpt for instance")
 
 
 def check_root(path: str | Path) -> None:
