@@ -328,6 +328,8 @@ def test_noise_makes_every_figure_worse(metric):
 @pytest.mark.parametrize(("features", "errors"), [(NARROW, [False, True]), (NARROW + 1, [True])])
 def test_a_validation_has_errors_where_features_are_few(features, errors, monkeypatch):
     metric, asked = with_extractor(FrechetDistance(Classifier())), []
+    monkeypatch.setattr(metric.extractor, "num_features", features)
+    assert metric.has_errors(1000) == (len(errors) == 2) and not metric.has_errors(2 * GROUPS - 1)
     monkeypatch.setattr(metric, "figures", lambda *args: asked.append(args[2]) or [])
     some = Features(torch.zeros(4, features))
     datamodule = SimpleNamespace(digest=lambda split: "12345678")
