@@ -34,7 +34,8 @@ def equal(a, b):
 def test_the_plan_is_in_the_configuration_and_repeats_the_run(on_a_slow_machine, tiny_config, tmp_path, caplog):
     run, again = tmp_path / "run", tmp_path / "again"
     main(["fit", "--config", str(tiny_config), "--run_dir", str(run), "--minutes", "0.2"])
-    assert "--minutes 0.2: 5 steps of 8 images, 2e+03 ms each (measured over 24), rates that fall to 0" in caplog.text
+    said = "5 steps of batch_size 8, 2e+03 ms each (measured over 24), a validation every 5, g_scheduler PolynomialLR"
+    assert f"--minutes 0.2: {said} to 0" in caplog.text and "d_scheduler PolynomialLR" in caplog.text
     config = config_of(run)
     assert config["trainer"]["max_steps"] == 5 == int(12 * minutes.FOR_STEPS / STEP)
     assert config["trainer"]["val_check_interval"] == 5  # it computes a distance: once, at the end
@@ -66,11 +67,12 @@ def slowed(measure):
     return measured
 
 
-def test_a_schedule_as_long_as_the_run_stays_so(on_a_slow_machine, tiny_config, tmp_path):
+def test_a_schedule_as_long_as_the_run_stays_so(on_a_slow_machine, tiny_config, tmp_path, caplog):
     half = "{class_path: LinearLR, init_args: {start_factor: 0.1, total_iters: 2}}"
     whole = "{class_path: PolynomialLR, init_args: {total_iters: 4}}"
     options = ["--model.g_scheduler", half, "--model.d_scheduler", whole, "--model.metrics", "null"]
     main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), "--minutes", "0.3", *options])
+    assert "total_iters of d_scheduler 4 -> 8" in caplog.text and "g_scheduler" not in caplog.text
     config = config_of(tmp_path / "run")
     assert config["model"]["g_scheduler"]["init_args"]["total_iters"] == 2
     assert config["model"]["d_scheduler"]["init_args"]["total_iters"] == config["trainer"]["max_steps"] == 8
@@ -115,8 +117,9 @@ def after_two_steps(self, trainer, *_):
     [
         (["--minutes", "0.02"], "too short for one"),
         (["--minutes", "0"], "minutes"),
-        (["--minutes", "1", "--trainer.max_steps", "9"], "both say how long"),
-        (["--minutes=1", "--trainer.max_steps=9"], "both say how long"),
+        (["--minutes", "1", "--trainer.max_steps", "9"], "plans what --trainer.max_steps says"),
+        (["--minutes=1", "--trainer.max_steps=9"], "plans what --trainer.max_steps says"),
+        (["--minutes", "1", "--trainer.val_check_interval", "9"], "plans what --trainer.val_check_interval says"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(on_a_slow_machine, tiny_config, tmp_path, capsys, options, said):

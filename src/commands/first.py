@@ -22,6 +22,7 @@ from src.engine.paths import check_checkpoint, check_root
 
 EVALUATIONS = ("validate", "test", "predict")
 OF_MODEL = ("fit", *EVALUATIONS)
+PLANNED = ("trainer.max_steps", "trainer.val_check_interval")  # by `--minutes`
 COMMANDS = (*OF_MODEL, "score", "compare", "export")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -54,8 +55,9 @@ def check(args: list[str]) -> None:
     if args[0] not in OF_MODEL or {"-h", "--help"} & set(args):
         return
     named = peeked(spelled(args[1:]))
-    if named.minutes and getattr(named, "trainer.max_steps"):
-        raise ValueError("--minutes and --trainer.max_steps both say how long to train: leave one out")
+    for option in PLANNED if named.minutes else ():
+        if getattr(named, option):
+            raise ValueError(f"--minutes plans what --{option} says: leave one of them out")
     data: dict[str, Any] = {}
     goes_on = bool(named.ckpt_path or named.resume)
     for path in named.config:
@@ -82,7 +84,7 @@ def peeked(args: list[str]) -> argparse.Namespace:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.error = partial(fail, code=2)
     places = ("--ckpt_path", "--run_dir", "--trainer.default_root_dir", "--resume", "--data", "--data.root")
-    for option in (*places, "--minutes", "--trainer.max_steps"):
+    for option in (*places, "--minutes", *(f"--{option}" for option in PLANNED)):
         peek.add_argument(option, type=lambda value: None if value == "null" else value)
     peek.add_argument("-c", "--config", action="append", default=[])
     return peek.parse_known_args(args)[0]

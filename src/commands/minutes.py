@@ -51,27 +51,32 @@ def plan(run: Any, build: Callable[[], Any]) -> None:
     checks = max(1, int(run.minutes / BY_FEATURES)) if run.model.metrics and not lacking else 4
     interval = math.ceil(steps / checks)
     steps = interval * checks
-    decay = fit_schedules(run.model, run.trainer.max_steps, steps)
+    fitted = fit_schedules(run.model, run.trainer.max_steps, steps)
     run.trainer.max_steps, run.trainer.val_check_interval = steps, interval
     rank_zero_info(
-        f"--minutes {run.minutes:g}: {steps:,} steps of {run.data.init_args.batch_size} images, {1000 * seconds:.3g} ms"
-        f" each (measured over {measured}){decay}; see config.yaml, which repeats the run without measuring"
+        f"--minutes {run.minutes:g}: {steps:,} steps of batch_size {made['data'].batch_size}, {1000 * seconds:.3g} ms"
+        f" each (measured over {measured}), a validation every {interval:,}{fitted}; see config.yaml, which repeats the"
+        " run without measuring"
     )
 
 
 def fit_schedules(model: Any, before: int, steps: int) -> str:
-    """Makes schedules that were as long as the run as long as it is now; a player without one gets a late decay."""
+    """Makes schedules that were as long as the run as long as it is now; a player without one gets a late decay.
+
+    Returns:
+        Which ones, in words.
+    """
     told = ""
     for name in ("g_scheduler", "d_scheduler"):
         if model[name] is None:
             decay = Namespace(total_iters=steps, power=POWER)
             model[name] = Namespace(class_path="torch.optim.lr_scheduler.PolynomialLR", init_args=decay)
-            told = ", rates that fall to 0 at their end"
+            told += f", {name} PolynomialLR to 0 at their end"
             continue
-        given = model[name].init_args
-        for length in LENGTHS:
-            if given.get(length) == before:
-                given[length] = steps
+        given = model[name].get("init_args", Namespace())
+        for length in [length for length in LENGTHS if given.get(length) == before]:
+            given[length] = steps
+            told += f", {length} of {name} {before:,} -> {steps:,}"
     return told
 
 
