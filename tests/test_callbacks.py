@@ -278,7 +278,7 @@ def test_without_a_login_wandb_is_off_unless_it_is_asked_for(mode, begins, wandb
     log.place("run")
     log.log_metrics({"a": 1.0}, step=1)
     log.finalize("success")
-    assert os.path.exists("run") == begins
+    assert os.path.exists("run") == begins and not os.path.exists("wandb")  # nor elsewhere
     (line,) = said
     assert line.startswith("W&B is offline (WANDB_MODE)" if begins else "W&B is off (not logged in): `wandb login`")
 

@@ -162,7 +162,7 @@ class WandB(WandbLogger):
             if without and os.environ.get("WANDB_MODE") in ("online", "run", "shared"):
                 raise ValueError(without)
             if without == ABSENT:
-                mode = "disabled"
+                mode, without = "disabled", None
                 rank_zero_info(f"W&B is off ({ABSENT}): `wandb login` switches it on, WANDB_MODE=offline records a run")
                 wandb.teardown()  # of the process that was asked
             settings = {"silent": True} if without else {"finish_timeout": FINISH}
