@@ -10,7 +10,7 @@ SECONDS ?= 300
 SEED    ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock train test test-slow test-gpu soak lint format fuzz bench clean
+.PHONY: help setup lock train test test-slow test-gpu soak lint format fuzz bench bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: setup  ## measure the training step, the trace and the extractor against 
 	PYTHONPATH=. $(PY) tests/benchmarks/host.py
 	PYTHONPATH=. $(PY) tests/benchmarks/trace.py
 	PYTHONPATH=. $(PY) tests/benchmarks/features.py
+
+bench-gpu: setup  ## measure the training step on a CUDA device: graphs, compiled networks, precision
+	PYTHONPATH=. $(PY) tests/benchmarks/step.py --accelerator gpu --turns 3
 
 study-%: setup  ## measure a table of configs/systems/README.md over several seeds: study-gan, study-igm, ...
 	PYTHONPATH=. $(PY) tests/studies/$*.py

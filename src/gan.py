@@ -1,7 +1,7 @@
 """The two-player step. Everything that varies between GANs is an argument of `GAN`; this file never changes."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -11,6 +11,7 @@ from src.engine import seeding
 from src.engine.batches import join, pieces
 from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
+from src.engine.graphs import Graphs
 from src.engine.schedules import scheduled
 from src.engine.strides import channels_last_
 from src.images.augment import Augmentation
@@ -52,6 +53,9 @@ class GAN(Training):
             but for batch norm, which normalizes each part, and terms that are no means over images (`MarkovChain`).
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
         d_clip: largest norm of the discriminator's gradient.
+        cuda_graphs: record the updates of a step on a GPU, and launch them as a whole from then on: the same results,
+            sooner; "auto" does so where it can.
+        compile_networks: let torch.compile write the kernels of both networks on a GPU; the first steps wait for it.
         on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of finite weights, "skip" the
             update, "rollback" to the last checkpoint with half the learning rates, or "ignore" it.
         val_images: images generated for each validation.
@@ -83,6 +87,8 @@ class GAN(Training):
         accumulate: int = 1,
         g_clip: float | None = None,
         d_clip: float | None = None,
+        cuda_graphs: bool | Literal["auto"] = False,
+        compile_networks: bool = False,
         on_nonfinite: Policy = "stop",
         val_images: int = 1000,
         test_images: int = 10000,
@@ -115,6 +121,8 @@ class GAN(Training):
         self.optimizer_callables = (g_optimizer, d_optimizer)
         self.scheduler_callables = (g_scheduler, d_scheduler)
         self.clips = (g_clip, d_clip)
+        self.cuda_graphs, self.compile_networks = cuda_graphs, compile_networks
+        self.graphs: Graphs | None = None
         self.faults = Faults(on_nonfinite)
         self.d_steps, self.d_warmup_steps = d_steps, d_warmup_steps
         self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
@@ -132,18 +140,19 @@ class GAN(Training):
         step = self.global_step
         self.logs_now = (step + 1) % self.trainer.log_every_n_steps == 0
         seeding.seed_modules(self.device, self.seed, step, self.global_rank)
-        batches = pieces(batch, self.batches_per_step)
         self.follow_schedules()
         for augmentation in self.augment:
             augmentation.advance(step)
-
-        for k in range(self.d_steps):
-            number = step * self.batches_per_step + k
-            self.update_discriminator(batches[k], seeding.DISCRIMINATOR, step * self.d_steps + k, number)
+        batches = pieces(batch, self.batches_per_step)
         # The generator is given the conditions of real samples; their images only matter to a relativistic loss.
-        unseen = batches[self.d_steps :] or [batches[-1]] * self.g_batch_multiple
-        self.update_generator(unseen, step)
-
+        batches = batches[: self.d_steps] + (batches[self.d_steps :] or [batches[-1]] * self.g_batch_multiple)
+        latents = self.step_latents(batches, step)
+        if self.graphs:
+            self.graphs.play(self, batches, latents, step)
+        else:
+            self.play(batches, latents, step)
+        self.count_step()
+        self.images_seen += self.d_steps * self.global_batch_size(batches[0])
         for scheduler in self.schedulers():
             scheduler.step()
         if self.ema:
@@ -151,11 +160,17 @@ class GAN(Training):
         if self.logs_now:
             self.log_curves()
 
-    def update_discriminator(self, batch: Any, purpose: int, update: int, number: int) -> None:
-        """One optimizer step of the discriminator; `update` numbers these, and keys their noise; `number` the batch."""
+    def play(self, batches: list[Any], latents: list[Tensor], step: int) -> None:
+        """The updates of one step, first those of the discriminator; on a GPU, kernels and nothing else."""
+        for k in range(self.d_steps):
+            number = step * self.batches_per_step + k
+            self.update_discriminator(batches[k], latents[k], step * self.d_steps + k, number)
+        self.update_generator(batches[self.d_steps :], latents[self.d_steps :], step)
+
+    def update_discriminator(self, batch: Any, latents: Tensor, update: int, number: int) -> None:
+        """One optimizer step of the discriminator; `update` numbers these, `number` the batches."""
         _, optimizer = self.optimizers()
         forget_gradients(optimizer)
-        latents = self.latents(len(batch[0]), purpose, update)
         for (real, condition), z in self.parts((batch, latents)):
             with torch.no_grad():
                 fake = self.measurement(self.generator(z, condition))
@@ -173,7 +188,6 @@ class GAN(Training):
             ]
             self.backward_into(optimizer, loss, *penalties)
         self.apply_gradients("discriminator", optimizer, loss, range(number, number + 1))
-        self.images_seen += self.global_batch_size(batch)
         if self.logs_now:
             self.curves |= {
                 "loss/discriminator": loss,
@@ -183,12 +197,10 @@ class GAN(Training):
             if penalties:
                 self.curves["loss/penalty"] = sum(penalties)
 
-    def update_generator(self, batches: list[Any], step: int) -> None:
+    def update_generator(self, batches: list[Any], latents: list[Tensor], step: int) -> None:
         """One optimizer step of the generator: the one that `global_step` counts."""
         optimizer, _ = self.optimizers()
         forget_gradients(optimizer)
-        # Drawn batch by batch, so that processes that share a batch hold slices of the same noise.
-        latents = [self.latents(len(x), seeding.GENERATOR, step, j) for j, (x, _) in enumerate(batches)]
         for (real, condition), z in self.parts((join(batches), join(latents))):
             fake = self.generator(z, condition)
             fake_logits = self.judge(self.augment(self.measurement(fake)), condition)

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from src.engine import seeding
 from src.engine.batches import pieces
 from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
+from src.engine.graphs import compile_, graphs_of
 from src.engine.schedules import OverImages, check_length
 from src.engine.strides import like_weights_
 from src.evaluation import Evaluation
@@ -82,6 +83,9 @@ class Training(Evaluation):
         self.check_schedules(self.schedulers(), " in the checkpoint")  # which brings the lengths of its own
         self.clock = (time.perf_counter(), self.images_seen)
         self.straight = not is_watched(self.trainer)
+        self.graphs = graphs_of(self)
+        if self.compile_networks:
+            compile_(self)
         if self.global_step == 0:
             with torch.no_grad():
                 self.generator.fit(self.trainer.datamodule.training_set())
@@ -98,7 +102,9 @@ class Training(Evaluation):
         seeding.seed_modules(self.device, self.seed, 0, self.global_rank, 1)
         for update, batch in enumerate(islice(self.warmup_batches(), self.d_warmup_steps)):
             with self.trainer.precision_plugin.train_step_context():
-                self.update_discriminator(batch, seeding.WARMUP, update, update)
+                latents = self.latents(len(batch[0]), seeding.WARMUP, update)
+                self.update_discriminator(batch, latents, update, update)
+                self.images_seen += self.global_batch_size(batch)
 
     def warmup_batches(self) -> Iterator[Any]:
         # A loader of its own: reading from the trainer's would move the position of the first step.
@@ -139,19 +145,17 @@ class Training(Evaluation):
         average_(gradients)
         if self.faults.found(self, player, optimizer.optimizer, loss, gradients, numbers):
             forget_gradients(optimizer)  # a step without gradients changes nothing, and is counted
-        self.step(optimizer, counts=player == "generator")
-
-    def step(self, optimizer: Any, counts: bool) -> None:
-        """What LightningOptimizer.step does, except that `global_step` counts one player alone."""
-        if counts:
-            optimizer._on_before_step()
         if self.straight:
             self.on_before_optimizer_step(optimizer.optimizer)
             optimizer.optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        if counts:
-            optimizer._on_after_step()
+
+    def count_step(self) -> None:
+        """What LightningOptimizer.step counts, for one player alone: `global_step` counts generator updates."""
+        optimizer, _ = self.optimizers()
+        optimizer._on_before_step()
+        optimizer._on_after_step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips, and notes the norm of, averaged gradients."""
@@ -184,6 +188,15 @@ class Training(Evaluation):
         shape = (batch_size * self.trainer.world_size, *self.generator.latent_shape)
         noise = seeding.normal(shape, self.seed, *key)
         return noise[self.global_rank * batch_size :][:batch_size].to(self.device, non_blocking=True)
+
+    def step_latents(self, batches: list[Any], step: int) -> list[Tensor]:
+        """The noise of a step: for each batch of the discriminator, then for each of the generator.
+
+        Batch by batch, so that processes that share a batch hold slices of the same noise.
+        """
+        keys = [(seeding.DISCRIMINATOR, step * self.d_steps + k) for k in range(self.d_steps)]
+        keys += [(seeding.GENERATOR, step, j) for j in range(len(batches) - self.d_steps)]
+        return [self.latents(len(batch[0]), *key) for batch, key in zip(batches, keys, strict=True)]
 
     def parts(self, batch: Any) -> list[Any]:
         return pieces(batch, self.accumulate)

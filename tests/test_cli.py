@@ -257,7 +257,7 @@ def test_going_on_from_a_checkpoint_elsewhere_touches_no_other_run(run, tiny_con
     assert torch.load(first, weights_only=True)["global_step"] == 6
     assert "already holds a run" in refusal([*on, "--trainer.max_steps", "6"], capsys)
     seen = []
-    monkeypatch.setattr(GAN, "update_generator", lambda *args: seen.append(args[2]) or update(*args))
+    monkeypatch.setattr(GAN, "update_generator", lambda *args: seen.append(args[-1]) or update(*args))
     main([*on, "--trainer.max_steps", "8", "--resume"])
     assert seen == [6, 7]  # from its own last checkpoint, not from the given one
     main(["fit", "--ckpt_path", first, "--trainer.max_steps", "9"])  # without a name it is the same run

@@ -353,9 +353,9 @@ def seen_by_discriminator(**parts):
     gan.trainer, gan.logs_now = SimpleNamespace(world_size=1, global_rank=0), False
     gan.backward_into, gan.apply_gradients = lambda *_: None, lambda *_, **__: None
     gan.optimizers = lambda: (SimpleNamespace(param_groups=[]),) * 2
-    batch = (torch.ones(8, 1, 4, 4), None)
-    gan.update_discriminator(batch, 0, 0, 0)
-    gan.update_generator([batch], 0)
+    batch, z = (torch.ones(8, 1, 4, 4), None), torch.zeros(8, 4)
+    gan.update_discriminator(batch, z, 0, 0)
+    gan.update_generator([batch], [z], 0)
     return seen
 
 

@@ -74,10 +74,14 @@ class Faults:
         if found.device.type not in WAITING or not getattr(optimizer, "_step_supports_amp_scaling", False):
             return self.judge(model, update)
         optimizer.found_inf = found
+        self.note(model, update)
+        return False
+
+    def note(self, model: LightningModule, update: dict[str, Any]) -> None:
+        """Keeps what will be reported of an update; raises as `found`."""
         self.pending.append(update)
         if len(self.pending) == MOST_PENDING:
             self.settle(model)
-        return False
 
     def settle(self, model: LightningModule) -> None:
         """Reports the updates that the optimizer left out by itself; raises as `found`."""
@@ -147,6 +151,8 @@ def roll_back(model: LightningModule, path: Path) -> None:
         optimizer.load_state_dict(state)
         for group, half in zip(optimizer.param_groups, halves, strict=True):
             group.update(half)
+    if model.graphs:
+        model.graphs.forget()
     for scheduler in model.schedulers():
         for name in {"base_lrs", "max_lrs", "factors"} & vars(scheduler).keys():
             setattr(scheduler, name, [rate / 2 for rate in getattr(scheduler, name)])

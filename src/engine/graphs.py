@@ -1,0 +1,191 @@
+"""CUDA graphs: the updates of a step are recorded once, and then launched as a whole instead of kernel by kernel."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+MOST_KINDS = 64  # of steps that are remembered
+
+
+class Recording(NamedTuple):
+    """One kind of step.
+
+    Attributes:
+        graph: its kernels.
+        inputs: tensors that they read, filled before each replay.
+        step: number of the step that was recorded.
+        curves: tensors that they write, by the names of the curves.
+        updates: what `Faults` notes of each update, with tensors that they write.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    step: int
+    curves: dict[str, Tensor]
+    updates: list[dict[str, Any]]
+
+
+class Graphs:
+    """Plays the steps of a `GAN` from recordings, with the results of playing them one kernel after another.
+
+    A recording holds each number of the step as it was: penalties that are due, weights, strengths. All of them are
+    its key, so a step whose numbers are new is played as usual, and recorded when its kind comes back. Learning rates
+    may change at every step: Adam and its like read them from the device.
+
+    Raises:
+        ValueError: for a model or a trainer whose steps cannot be recorded.
+    """
+
+    def __init__(self, model: LightningModule):
+        if model.device.type != "cuda":
+            raise ValueError(f"model.cuda_graphs needs a CUDA device, and this is {model.device.type}: leave it out")
+        if model.trainer.world_size > 1:
+            raise ValueError("model.cuda_graphs records the step of one process: leave it out, or --trainer.devices 1")
+        if not model.straight:
+            raise ValueError(
+                "model.cuda_graphs replays steps whole, and a callback, a profiler or 16-mixed wants to hear of each"
+                " backward pass or update: leave one of the two out (--trainer.precision bf16-mixed works)"
+            )
+        optimizers = model.trainer.optimizers
+        unfused = [type(o).__name__ for o in optimizers if not getattr(o, "_step_supports_amp_scaling", False)]
+        if unfused and model.faults.policy != "ignore":
+            raise ValueError(
+                f"model.cuda_graphs needs an optimizer that leaves out updates that are not finite, and {unfused[0]} is"
+                " not: give it `fused: true`, or --model.on_nonfinite ignore"
+            )
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self.rates = [torch.zeros((), device=model.device) if "capturable" in group else None for group in groups]
+        self.groups = groups
+        self.stream = torch.cuda.Stream()
+        self.pool = torch.cuda.graph_pool_handle()
+        self.seen: set[tuple] = set()
+        self.recordings: dict[tuple, Recording] = {}
+
+    def play(self, model: LightningModule, batches: list[Any], latents: list[Tensor], step: int) -> None:
+        """What `model.play` does."""
+        leaves, structure = tree_flatten((batches, latents))
+        key = (structure, *kind(model, leaves, self.groups, step))
+        if len(self.seen) == MOST_KINDS:  # numbers that change at every step leave one behind at each
+            self.seen.clear()
+        with self.rates_on_the_device():
+            if key not in self.seen:
+                self.seen.add(key)
+                self.play_once(model, batches, latents, step)
+                return
+            if key not in self.recordings:
+                self.recordings[key] = self.record(model, leaves, structure, step)
+            self.replay(model, self.recordings[key], leaves, step)
+
+    def play_once(self, model: LightningModule, batches: list[Any], latents: list[Tensor], step: int) -> None:
+        """As without graphs, on the stream of the recordings, which leaves everything warm for them."""
+        before = torch.default_generator.get_state()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            model.play(batches, latents, step)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        if not torch.equal(before, torch.default_generator.get_state()):
+            raise ValueError(
+                "model.cuda_graphs would repeat one random number for ever: a part of this model (FastGAN's crops, for"
+                " instance) draws on the CPU; leave it out"
+            )
+
+    def record(self, model: LightningModule, leaves: list[Any], structure: Any, step: int) -> Recording:
+        inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        batches, latents = tree_unflatten(inputs, structure)
+        curves, pending = model.curves, model.faults.pending
+        model.curves, model.faults.pending = {}, []
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                model.play(batches, latents, step)
+        except RuntimeError as error:
+            raise ValueError(
+                f"model.cuda_graphs cannot record a step of this model ({str(error).splitlines()[0]}): leave it out"
+            ) from error
+        recording = Recording(graph, inputs, step, model.curves, model.faults.pending)
+        model.curves, model.faults.pending = curves, pending
+        return recording
+
+    def replay(self, model: LightningModule, recording: Recording, leaves: list[Any], step: int) -> None:
+        for there, here in zip(recording.inputs, leaves, strict=True):
+            if isinstance(here, Tensor):
+                there.copy_(here, non_blocking=True)
+        recording.graph.replay()
+        model.curves |= recording.curves
+        later = (step - recording.step) * model.batches_per_step
+        for update in recording.updates:
+            numbers = {key: update[key].clone() for key in ("loss", "found")}  # the next replay writes over these
+            first, last = update["batches"]
+            model.faults.note(model, update | numbers | {"step": step, "batches": (first + later, last + later)})
+
+    def forget(self) -> None:
+        """Drops the recordings: optimizers got new tensors."""
+        self.recordings.clear()
+
+    @contextmanager
+    def rates_on_the_device(self) -> Iterator[None]:
+        """Learning rates as tensors, which a graph reads anew; schedules and checkpoints know them as numbers."""
+        numbers = [group["lr"] for group in self.groups]
+        for group, rate in zip(self.groups, self.rates, strict=True):
+            if rate is not None:
+                group |= {"lr": rate.fill_(group["lr"]), "capturable": True}
+        try:
+            yield
+        finally:
+            for group, rate, number in zip(self.groups, self.rates, numbers, strict=True):
+                if rate is not None:
+                    group |= {"lr": number, "capturable": False}
+
+
+def graphs_of(model: LightningModule) -> Graphs | None:
+    """What `model.cuda_graphs` asks for; raises as `Graphs`."""
+    if model.cuda_graphs != "auto":
+        return Graphs(model) if model.cuda_graphs else None
+    if model.device.type != "cuda":
+        return None
+    try:
+        graphs = Graphs(model)
+    except ValueError as error:
+        rank_zero_info(f"steps are not recorded as CUDA graphs: {error}")
+        return None
+    rank_zero_info("each kind of step is recorded once as a CUDA graph; --model.cuda_graphs false plays it plainly")
+    return graphs
+
+
+def compile_(model: LightningModule) -> None:
+    """Lets torch.compile write the kernels of both players; penalties, which differentiate twice, call `forward`.
+
+    Raises:
+        ValueError: on a CPU.
+    """
+    if model.device.type == "cpu":
+        raise ValueError(
+            "model.compile_networks is for GPUs: on a CPU the compiled step of these networks takes 1.35 times as long;"
+            " leave it out"
+        )
+    for network in (model.generator, model.discriminator):
+        network.compile()
+
+
+def kind(model: LightningModule, leaves: list[Any], groups: list[dict[str, Any]], step: int) -> Iterator[Any]:
+    """Everything that a step's kernels depend on, but for what tensors hold."""
+    yield model.logs_now
+    yield from ((leaf.shape, leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    updates = range(step * model.d_steps + 1, (step + 1) * model.d_steps + 1)
+    yield from (update % part.every == 0 for part in model.regularizers for update in updates)
+    yield from ((step + 1) % part.every == 0 for part in model.g_regularizers)
+    parts = [model.loss, *model.regularizers, *model.g_regularizers.modules(), *model.augment.modules()]
+    yield from numbers_of(vars(part) for part in parts)
+    yield from (number.value for number in model.scheduled if number.part is not model.ema)
+    yield from numbers_of({**group, "lr": None} if "capturable" in group else group for group in groups)
+
+
+def numbers_of(values: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    for found in values:
+        yield from (v for v in found.values() if isinstance(v, (int, float, tuple)) and not isinstance(v, Tensor))
