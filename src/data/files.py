@@ -7,13 +7,13 @@ import math
 import os
 import shutil
 import stat
+import threading
 import warnings
 import zipfile
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from src.data.decoding import Levels, decode
 
-CACHE_VERSION = 2  # raise it when a file would be decoded to other pixels
+CACHE_VERSION = 3  # raise it when a file would be decoded to other pixels
+ONE_READER = threading.Lock()  # two threads that read one .zip get each other's bytes (Python 3.12 and 3.13)
 MAX_BYTES = 4 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # of a file in a .zip, which is unpacked in memory: 358 MB
 
 
@@ -81,10 +82,10 @@ class ImageFiles:
             ValueError: it is a pipe or a device, or would be unpacked to more than `MAX_BYTES`.
         """
         if self._archive:
-            size = self._archive.getinfo(name).file_size
-            if size > MAX_BYTES:
+            if (size := self._archive.getinfo(name).file_size) > MAX_BYTES:
                 raise ValueError(f"{size / 1e6:.0f} MB unpacked, more than {MAX_BYTES / 1e6:.0f}")
-            content = io.BytesIO(self._archive.read(name))
+            with ONE_READER:
+                content = io.BytesIO(self._archive.read(name))
             content.name = name  # as a file on disk has one
             return content
         if not stat.S_ISREG((self.root / name).stat().st_mode):  # opening a pipe would wait for a writer
@@ -181,7 +182,7 @@ def _build(
         leftover.unlink()
     num_threads = os.cpu_count() or 1
     shape = (channels, *image_size)
-    needed = len(files.names) * (prod(shape) + 8) + 256
+    needed = len(files.names) * (math.prod(shape) + 8) + 256
 
     def no_space() -> OSError:
         return OSError(

@@ -1,5 +1,6 @@
 """CUDA graphs: the updates of a step are recorded once, and then launched as a whole instead of kernel by kernel."""
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 MOST_KINDS = 64  # of steps that are remembered
@@ -101,13 +103,18 @@ class Graphs:
         curves, pending = model.curves, model.faults.pending
         model.curves, model.faults.pending = {}, []
         graph = torch.cuda.CUDAGraph()
+        gc.collect()  # what is freed while a graph is recorded spoils it
+        gc.disable()
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            # Other threads, one that pins memory for instance, may call CUDA meanwhile.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 model.play(batches, latents, step)
         except RuntimeError as error:
             raise ValueError(
                 f"model.cuda_graphs cannot record a step of this model ({str(error).splitlines()[0]}): leave it out"
             ) from error
+        finally:
+            gc.enable()
         recording = Recording(graph, inputs, step, model.curves, model.faults.pending)
         model.curves, model.faults.pending = curves, pending
         return recording
@@ -162,7 +169,7 @@ def compile_(model: LightningModule) -> None:
     """Lets torch.compile write the kernels of both players; penalties, which differentiate twice, call `forward`.
 
     Raises:
-        ValueError: on a CPU.
+        ValueError: on a CPU, or for spectral normalization.
     """
     if model.device.type == "cpu":
         raise ValueError(
@@ -170,6 +177,12 @@ def compile_(model: LightningModule) -> None:
             " leave it out"
         )
     for network in (model.generator, model.discriminator):
+        if any(is_parametrized(module) for module in network.modules()):
+            raise ValueError(
+                f"model.compile_networks cannot compile the spectral normalization of the"
+                f" {type(network).__module__.split('.')[-1]} {type(network).__name__}, which changes between two calls"
+                " that one backward pass follows: leave it out"
+            )
         network.compile()
 
 
