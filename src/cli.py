@@ -44,7 +44,7 @@ from src.commands.refusals import check_numbers, check_trainer, check_writable, 
 from src.commands.remembered import complete, run_folder
 from src.commands.score import score
 from src.commands.seeds import seed_of
-from src.commands.trainer import Trainer, settle_precision
+from src.commands.trainer import Trainer, settle_precision, settle_threads
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
 from src.metrics.report import say_figures
@@ -94,6 +94,7 @@ class CLI(LightningCLI):
         check_trainer(self.run.trainer)
         check_strategy(self.run.trainer.strategy)
         settle_precision(self.run.trainer, says=self.subcommand == "fit")
+        settle_threads(self.run.trainer)
         named = [str(path) for path in self.run.get("config") or [] if path is not None]
         self.run.run_dir = run_folder(self.run.run_dir, self.run.trainer.default_root_dir, named)
         self.run.trainer.default_root_dir = self.run.run_dir

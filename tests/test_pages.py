@@ -10,11 +10,10 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, write_images
-from lightning.pytorch import Trainer
 
 from src.callbacks.checkpoints import LastCheckpoint
 from src.callbacks.doctor import CAUSES, EARLIEST, diagnose
-from src.cli import FUNCTIONS, main
+from src.cli import FUNCTIONS, Trainer, main
 from src.commands.parts import bases, parts
 from src.data.digits import Digits
 from src.data.mnist import SmallMNIST

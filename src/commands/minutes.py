@@ -41,7 +41,8 @@ def plan(run: Any, build: Callable[[], Any]) -> None:
         logging.disable(logging.INFO)  # all of it is said again when the run begins
         try:
             made = build()
-            options = {name: run.trainer[name] for name in ("accelerator", "devices", "num_nodes", "precision")}
+            kept = ("accelerator", "devices", "num_nodes", "precision", "threads")
+            options = {name: run.trainer[name] for name in kept}
             seconds, measured, lacking = measure(made["model"], made["data"], options)
         finally:
             logging.disable(logging.NOTSET)

@@ -32,7 +32,8 @@ def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = froze
     whole = parsed(checkpoint["config"], f"the configuration in {path}")
     sections = ("seed_everything", "model", "data", "trainer")[: None if subcommand == "fit" else 3]
     config = {key: value for key, value in whole.items() if key in sections}
-    for option in (*but, *(f"trainer.{name}" for name in OF_THE_MACHINE)):
+    said = {"trainer.threads"} if "OMP_NUM_THREADS" in os.environ else set()
+    for option in (*but, *said, *(f"trainer.{name}" for name in OF_THE_MACHINE)):
         leave_out(config, option.split("."))
     check_classes(config, path)
     if subcommand == "predict":

@@ -1,15 +1,17 @@
 """The Trainer whose methods are the commands: their arguments and docstrings are the options and their help."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from jsonargparse.typing import PositiveFloat
+import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.callbacks.predictions import PredictionWriter
 from src.commands.refusals import check_writable
-from src.engine import precision
+from src.engine import precision, threads
 
 # Those that end in -true, but for 32-true, are refused with the remedy by `check_trainer`.
 Precision = (
@@ -19,9 +21,11 @@ Precision = (
 
 
 class Trainer(pl.Trainer):
-    """Lightning's, where `precision` may be `auto`, and a limit of 1 is one batch.
+    """Lightning's, where `precision` may be `auto`, a limit of 1 is one batch, and `threads` are an option.
 
     Args:
+        threads: that compute on a CPU, in each process; "auto" is OMP_NUM_THREADS where that is set, else as many as
+            there are idle cores. Another number rounds otherwise: a run that goes on keeps its own.
         precision: of the arithmetic; "auto" is bf16-mixed where that is faster (src/engine/precision.py), else 32-true.
         limit_train_batches: batches of an epoch, as a number (1) or as a share (1.0).
         limit_val_batches: batches of a validation, as a number or as a share.
@@ -33,6 +37,7 @@ class Trainer(pl.Trainer):
     def __init__(
         self,
         *args: Any,
+        threads: PositiveInt | Literal["auto"] = "auto",
         precision: Precision | None = None,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
@@ -40,6 +45,9 @@ class Trainer(pl.Trainer):
         limit_predict_batches: int | float | None = None,
         **kwargs: Any,
     ):
+        if threads != "auto":
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that Lightning starts
+            torch.set_num_threads(threads)
         super().__init__(
             *args, precision=precision, limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches, limit_predict_batches=limit_predict_batches, **kwargs,
@@ -119,3 +127,25 @@ def settle_precision(options: Any, says: bool) -> None:
         options.precision, why = precision.automatic(str(options.accelerator))
         if says and rank_zero_only.rank == 0:
             print(f"trainer.precision auto: {options.precision}, since {why}", flush=True)
+
+
+def settle_threads(options: Any) -> None:
+    """Puts the number of threads that `auto` stands for in its place, so that config.yaml holds it, and says why.
+
+    Args:
+        options: of the Trainer; changed in place.
+    """
+    idle = None if "OMP_NUM_THREADS" in os.environ else threads.idle_cores()
+    said = ""
+    if options.threads == "auto" and idle is None:
+        options.threads = torch.get_num_threads()
+    elif options.threads == "auto":
+        options.threads, why = threads.automatic(idle, int(options.devices) if str(options.devices).isdigit() else 1)
+        said = f"trainer.threads auto: {options.threads}, since {why}"
+    elif idle is not None and options.threads > idle + threads.SLACK:
+        said = (
+            f"trainer.threads {options.threads}, but {idle:.1f} cores are idle: fewer may be faster; a run that began"
+            " with more is then no longer bit by bit the same"
+        )
+    if said and rank_zero_only.rank == 0:
+        print(said, flush=True)
