@@ -49,6 +49,8 @@ class GAN(Training):
         d_steps: discriminator updates a step.
         d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.
         g_batch_multiple: the generator's batch as a multiple of the data's batch.
+        reuse_fakes: the generator learns from the images that the discriminator saw last, which are made once. Both
+            updates then have the same latents, and with a relativistic loss the same real images.
         accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch,
             but for batch norm, which normalizes each part, and terms that are no means over images (`MarkovChain`).
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
@@ -84,6 +86,7 @@ class GAN(Training):
         d_steps: int = 1,
         d_warmup_steps: int = 0,
         g_batch_multiple: int = 1,
+        reuse_fakes: bool = False,
         accumulate: int = 1,
         g_clip: float | None = None,
         d_clip: float | None = None,
@@ -126,9 +129,11 @@ class GAN(Training):
         self.faults = Faults(on_nonfinite)
         self.d_steps, self.d_warmup_steps = d_steps, d_warmup_steps
         self.g_batch_multiple, self.accumulate = g_batch_multiple, accumulate
+        self.reuse_fakes = reuse_fakes
+        self.fakes: tuple[Tensor, Tensor] | None = None  # latents and images, with their graph, for the update of G
         self.val_images, self.test_images = val_images, test_images
         self.seed = seed
-        self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic else 0)
+        self.batches_per_step = d_steps + (g_batch_multiple if loss.relativistic and not reuse_fakes else 0)
         self.images_seen = 0  # real ones, by the discriminator
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
@@ -164,16 +169,20 @@ class GAN(Training):
         """The updates of one step, first those of the discriminator; on a GPU, kernels and nothing else."""
         for k in range(self.d_steps):
             number = step * self.batches_per_step + k
-            self.update_discriminator(batches[k], latents[k], step * self.d_steps + k, number)
+            keeps = self.reuse_fakes and k == self.d_steps - 1
+            self.update_discriminator(batches[k], latents[k], step * self.d_steps + k, number, keeps)
         self.update_generator(batches[self.d_steps :], latents[self.d_steps :], step)
 
-    def update_discriminator(self, batch: Any, latents: Tensor, update: int, number: int) -> None:
-        """One optimizer step of the discriminator; `update` numbers these, `number` the batches."""
+    def update_discriminator(self, batch: Any, latents: Tensor, update: int, number: int, keeps: bool = False) -> None:
+        """One optimizer step of the discriminator; `update` numbers these, `number` the batches; may keep its fakes."""
         _, optimizer = self.optimizers()
         forget_gradients(optimizer)
         for (real, condition), z in self.parts((batch, latents)):
+            with torch.set_grad_enabled(keeps):
+                made = self.generator(z, condition)
+            self.fakes = (z, made) if keeps else None
             with torch.no_grad():
-                fake = self.measurement(self.generator(z, condition))
+                fake = self.measurement(made)
                 augmented_fake, augmented_real = self.augment(fake), self.augment(real)
             real_logits, fake_logits = self.judge_both(augmented_real, augmented_fake, condition)
             for augmentation in self.augment:
@@ -202,7 +211,7 @@ class GAN(Training):
         optimizer, _ = self.optimizers()
         forget_gradients(optimizer)
         for (real, condition), z in self.parts((join(batches), join(latents))):
-            fake = self.generator(z, condition)
+            z, fake = self.fakes or (z, self.generator(z, condition))
             fake_logits = self.judge(self.augment(self.measurement(fake)), condition)
             real_logits = None
             if self.loss.relativistic:
@@ -215,6 +224,7 @@ class GAN(Training):
                 if (step + 1) % part.every == 0
             }
             self.backward_into(optimizer, loss, *terms.values())
+            self.fakes = None
         first = step * self.batches_per_step + min(self.d_steps, self.batches_per_step - 1)
         self.apply_gradients("generator", optimizer, loss, range(first, (step + 1) * self.batches_per_step))
         if self.logs_now:

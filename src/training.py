@@ -38,6 +38,10 @@ class Training(Evaluation):
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise ValueError(f"model.{name} must be at least {number}, got {getattr(self, name)}")
+        if self.reuse_fakes and max(self.g_batch_multiple, self.accumulate) > 1:
+            raise ValueError(
+                "model.reuse_fakes keeps one batch of both players: leave out g_batch_multiple and accumulate"
+            )
         for name, clip in zip(("g_clip", "d_clip"), self.clips, strict=True):
             if clip is not None and clip <= 0:
                 raise ValueError(f"model.{name} must be above 0, got {clip}; null leaves the gradient as it is")

@@ -116,6 +116,13 @@ def test_rollback_takes_the_last_checkpoint_and_halves_both_rates(tmp_path):
     assert gan.trainer.global_step == 6 and finite(gan.state_dict())
 
 
+def test_rollback_forgets_the_images_of_the_weights_that_it_replaces(tmp_path):
+    """The generator could not learn from them: their graph needs the weights that they were made with."""
+    with pytest.warns(UserWarning, match="back to"):
+        gan = train(tmp_path, "rollback", "discriminator", {3}, reuse_fakes=True)
+    assert finite(gan.state_dict()) and gan.trainer.global_step == 6
+
+
 def test_rollback_without_a_checkpoint_stops(tmp_path):
     with pytest.raises(ValueError, match="stopped"):
         train(tmp_path, "rollback", "generator", {0})

@@ -501,3 +501,26 @@ def test_a_callback_that_listens_hears_of_every_backward_pass_and_update(tmp_pat
     assert [gan.straight for gan in gans] == [False, True] and gans[1].trainer.global_step == 3
     assert heard == ["backward", "step"] * 9
     assert all(torch.equal(a, b) for a, b in zip(gans[0].parameters(), gans[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("loss", [Hinge, RelativisticPairing])
+def test_fakes_that_are_made_once_train_as_those_that_are_made_again_from_the_same_latents(tmp_path, loss):
+    plain, short = (make_gan(loss=loss(), d_steps=2, reuse_fakes=reuse, num_classes=2) for reuse in (False, True))
+    plain.batches_per_step = 2  # a relativistic loss looks at the real images of D's last update again
+    fresh = plain.latents
+    purposes = {seeding.DISCRIMINATOR: lambda update: update, seeding.GENERATOR: lambda step, _: 2 * step + 1}
+    plain.latents = lambda size, purpose, *key: fresh(size, seeding.DISCRIMINATOR, purposes[purpose](*key))
+    made = {}
+    for gan in (plain, short):
+        gan.generator.register_forward_hook(lambda *_, gan=gan: made.update({gan: made.get(gan, 0) + 1}))
+        fit(tmp_path, gan, Squares(labels=True), max_steps=4)
+    assert (made[plain], made[short]) == (4 * 3, 4 * 2)
+    assert torch.equal(weights(plain.generator), weights(short.generator))
+    assert torch.equal(weights(plain.discriminator), weights(short.discriminator))
+    assert short.fakes is None  # and with it the graph is gone
+
+
+def test_fakes_are_not_kept_over_several_batches():
+    for options in ({"accumulate": 2}, {"g_batch_multiple": 2}):
+        with pytest.raises(ValueError, match="leave out g_batch_multiple and accumulate"):
+            make_gan(reuse_fakes=True, **options)

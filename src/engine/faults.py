@@ -146,6 +146,7 @@ def roll_back(model: LightningModule, path: Path) -> None:
     """Takes weights and optimizers from a checkpoint, not its place in the data, and halves the learning rates."""
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
+    model.fakes = None  # of other weights
     for optimizer, state in zip(model.trainer.optimizers, checkpoint["optimizer_states"], strict=True):
         halves = [{name: group[name] / 2 for name in RATES if name in group} for group in optimizer.param_groups]
         optimizer.load_state_dict(state)
