@@ -36,15 +36,15 @@ from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.going_on import GoingOn
-from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons
+from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
 from src.commands.minutes import TimeLimit, plan
-from src.commands.names import renewed
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import complete, run_folder
 from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.trainer import Trainer, settle_precision, settle_threads
+from src.engine.moved import renewed
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
 from src.metrics.report import say_figures
@@ -77,8 +77,11 @@ class CLI(LightningCLI):
         """Nothing: Lightning reads the whole file here for hyperparameters; `remembered` has the configuration."""
 
     def _set_seed(self) -> None:
-        self.run.seed_everything = self.run.model.seed = seed_of(self.run, self.subcommand)
+        self.settle_seed()
         super()._set_seed()
+
+    def settle_seed(self) -> None:
+        self.run.seed_everything = self.run.model.seed = seed_of(self.run, self.subcommand)
 
     @property
     def run(self) -> Any:
@@ -262,19 +265,14 @@ def main(args: list[str] | None = None) -> CLI | None:
     except (*OF_USERS, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            fail(f"{error.filename}: {error.strerror}; correct the path, its permissions, or make space on its disk")
-        if isinstance(error, torch.OutOfMemoryError):
-            fail(f"out of memory: lower --data.batch_size, or raise --model.accumulate ({error})")
-        if isinstance(error, ImportError):
-            fail(f"{error}: install what is missing, or leave out the option that asks for it")
-        if isinstance(error, ArithmeticError):
-            fail(f"{error}: a number in the options of a schedule or of the optimizer is out of range; see --debug")
-        fail(f"{error}; correct that --trainer option" if isinstance(error, MisconfigurationException) else error)
+        fail(told(error))
 
 
 class Loader(CLI):
     """Builds what `predict` would, and stops there."""
+
+    def _set_seed(self) -> None:
+        self.settle_seed()  # the random streams are left as they are: they belong to the caller
 
     def predict(self, **_: Any) -> None:
         self.model.load_state_dict(read_checkpoint(self.run.ckpt_path)["state_dict"])
@@ -284,7 +282,7 @@ class Loader(CLI):
 
 
 def load(path: str, *options: str) -> GAN:
-    """The model of a checkpoint, on the CPU, ready to `sample`; for notebooks and scripts.
+    """The model of a checkpoint, on the CPU, ready to `sample`; for notebooks and scripts, which it does not disturb.
 
     Args:
         path: a checkpoint of this project.
@@ -293,4 +291,5 @@ def load(path: str, *options: str) -> GAN:
     Raises:
         ValueError: as `read_checkpoint`.
     """
-    return start(Loader, ["predict", "--ckpt_path", path, *options]).model.eval()
+    with unnoticed():
+        return start(Loader, ["predict", "--ckpt_path", path, *options]).model.eval()

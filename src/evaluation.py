@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from src.engine import seeding
-from src.engine.batches import BLOCK
+from src.engine.batches import BLOCK, spread
+from src.engine.descriptions import Described
 from src.engine.distributed import average_, batch_norm_statistics, largest
+from src.engine.modes import evaluating
 from src.images.pixels import to_uint8
 from src.metrics.base import Metric, Score, key_of
 from src.metrics.features import exact_float32
@@ -27,7 +28,7 @@ from src.networks.base import Generator
 FEATURES = ".cache/features"  # where those of real images are kept
 
 
-class Evaluation(LightningModule):
+class Evaluation(Described):
     """The half of `GAN` that does not train.
 
     Attributes:
@@ -66,6 +67,16 @@ class Evaluation(LightningModule):
         noise = [seeding.normal(shape, self.seed, seeding.SAMPLES, i) for i in indices.tolist()]
         return torch.stack(noise) if noise else torch.empty(0, *shape)
 
+    @property
+    def average(self) -> Generator:
+        """The generator that is shown and scored: the averaged one, or the current one where nothing is averaged."""
+        return self.generator_ema or self.generator
+
+    def forward(self, z: Tensor, condition: Any = None) -> Tensor:
+        """Samples [B, *output_shape] of the averaged generator as it evaluates, from latents [B, *latent_shape]."""
+        with evaluating(self.average) as generator:
+            return generator(z, condition)
+
     @torch.no_grad()
     def sample(self, indices: Tensor, condition: Any = None) -> Tensor:
         """Images of the averaged generator, each a function of `(seed, its index)` and its condition, to the last bit.
@@ -77,27 +88,21 @@ class Evaluation(LightningModule):
         Returns:
             float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
-        network = self.generator_ema or self.generator
         seen = defaultdict(count)  # a number that comes again, with another condition for instance, needs its row again
         turns = torch.tensor([next(seen[index]) for index in indices.tolist()], dtype=torch.int64)
         batches = torch.stack([indices.cpu() // BLOCK, turns], 1)
         indices, latents = indices.to(self.device), self.latents_of(indices).to(self.device)
         condition = move_data_to_device(condition, self.device)
-        images = torch.empty(len(indices), *network.output_shape, device=self.device)
-        training = network.training
-        network.eval()
-        try:
-            # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
-            with exact_float32(self.device):
-                for batch in batches.unique(dim=0):
-                    here = (batches == batch).all(1).to(self.device)
-                    rows = indices[here] % BLOCK
-                    z, c = tree_map_only(
-                        Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
-                    )
-                    images[here] = network(z, c)[rows].float()
-        finally:
-            network.train(training)
+        images = torch.empty(len(indices), *self.generator.output_shape, device=self.device)
+        # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
+        with exact_float32(self.device):
+            for batch in batches.unique(dim=0):
+                here = (batches == batch).all(1).to(self.device)
+                rows = indices[here] % BLOCK
+                z, c = tree_map_only(
+                    Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
+                )
+                images[here] = self(z, c)[rows].float()
         return images
 
     def setup(self, stage: str) -> None:
@@ -285,8 +290,3 @@ class Evaluation(LightningModule):
 
 def named(metrics: Iterable[Score]) -> str:
     return ", ".join(type(metric).__name__ for metric in metrics)
-
-
-def spread(values: Tensor, rows: Tensor) -> Tensor:
-    """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
-    return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)

@@ -98,6 +98,7 @@ class GAN(Training):
         seed: int = 0,
     ):
         super().__init__()
+        self.describe(locals())
         self.automatic_optimization = False
         for regularizer in regularizers or []:
             regularizer.check(discriminator)

@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, in_the_checkout, write_images
 
 from src.cli import main
+from src.gan import GAN
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 SHIPPED = [*(ROOT / "configs" / f"{name}.yaml" for name in ("mnist", "digits", "folder", "debug"))]
@@ -21,7 +22,7 @@ CONFIGS = [path for path in SHIPPED if path.suffix == ".yaml"]  # yours may lie 
 ROOMS = {
     "engine": set(),
     "images": {"engine"},
-    "networks": {"images"},
+    "networks": {"images", "engine"},
     "data": {"images", "engine"},
     "callbacks": {"images", "engine"},
     "metrics": {"images", "engine"},
@@ -109,7 +110,9 @@ def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
         overlay["model"][network] = {"init_args": narrow}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
     arguments = ["fit", "--config", str(path), "--config", str(tmp_path / "tiny.yaml")]
-    main([*arguments, "--config", str(ROOT / "configs" / "debug.yaml"), "--run_dir", str(tmp_path / "run")])
+    cli = main([*arguments, "--config", str(ROOT / "configs" / "debug.yaml"), "--run_dir", str(tmp_path / "run")])
+    again = GAN.made(dict(cli.model.hparams))  # as `load_from_checkpoint` does
+    assert again.state_dict().keys() == cli.model.state_dict().keys() and again.hparams.loss == cli.model.hparams.loss
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--print_config"])
     assert stopped.value.code == 0 and "generator" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 
 from src.cli import load, main
-from src.commands.names import MOVED, renewed
+from src.engine.moved import MOVED, renewed
 
 CHECKPOINT = ROOT / "tests" / "run-of-0.1.ckpt"  # written by `fit` of 0.1, with parts from all rooms that moved
 OLD = """\

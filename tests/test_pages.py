@@ -105,6 +105,12 @@ def test_the_loss_of_the_page_is_one(page, first):
     assert loss.discriminator(logits, -logits) == 2 * (-logits).exp().mean()
 
 
+def test_the_python_of_the_readme_runs(run):
+    lines, names = example("README.md", "from src.cli import load"), {}
+    exec(lines.replace("runs/mnist/checkpoints/last.ckpt", str(run / "checkpoints" / "last.ckpt")), names)
+    assert names["images"].shape == (16, 1, 8, 8)
+
+
 def anchors(text: str) -> set[str]:
     """Of the headings of a page, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.M)

@@ -254,6 +254,9 @@ class KeepConfig(Callback):
         self.config = config
         self.facts = facts
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.save_hyperparameters(dict(pl_module.hparams), logger=False)  # the loggers get the whole of it
+
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not before: a run that was refused leaves no folder behind.

@@ -2,14 +2,19 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.enums import LightningEnum
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from src.callbacks.checkpoints import BestCheckpoint
 
@@ -69,6 +74,19 @@ def reasons(trainer: Trainer) -> list[str]:
     return [reason for reason in said if reason] if trainer.should_stop else []
 
 
+def told(error: Exception) -> str:
+    """What is said of an error that the user can mend."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}; correct the path, its permissions, or make space on its disk"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory: lower --data.batch_size, or raise --model.accumulate ({error})"
+    if isinstance(error, ImportError):
+        return f"{error}: install what is missing, or leave out the option that asks for it"
+    if isinstance(error, ArithmeticError):
+        return f"{error}: a number in the options of a schedule or of the optimizer is out of range; see --debug"
+    return f"{error}; correct that --trainer option" if isinstance(error, MisconfigurationException) else str(error)
+
+
 def quieten() -> None:
     """Drops what Lightning says to everybody and that does not hold here; a warning is one line, without its code."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -79,3 +97,15 @@ def quieten() -> None:
         "args parameter is intended to run from within Python", "smaller than the logging interval", "LeafSpec",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}")
+
+
+@contextmanager
+def unnoticed() -> Iterator[None]:
+    """Says nothing, and leaves the random streams of the caller as they are."""
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        logging.disable(level)

@@ -7,11 +7,16 @@ import sys
 from pydoc import locate
 from typing import Any, NoReturn
 
+from jsonargparse import set_loader
+from jsonargparse._loaders_dumpers import yaml_load
 from lightning.pytorch.cli import LightningArgumentParser
+from torch.utils._pytree import tree_map_only
+from yaml import YAMLError
 
 from src.commands.first import nearest
-from src.commands.parts import bases, completed, listed, parts, path, short
+from src.commands.parts import bases, completed, full, listed, parts, path, short
 from src.commands.refusals import fail
+from src.engine.moved import renewed
 
 INSIDE = "of its options: "  # marks what is wrong with the options of a class: indented lines; of an optimizer the rest
 OF_CLASS = re.compile(rf"\n( +){INSIDE}(.*(?:\n(?:\1.*)?)*)")
@@ -83,3 +88,11 @@ def said(message: str, options: list[str]) -> tuple[str, str]:
         end = nearest(found[1], known) or f": give its whole path, {path(kinds[0])} for instance"
         return f"{key[0]}: there is no class {found[1]}", end
     return message, HINT
+
+
+def load(text: Any) -> Any:
+    """A configuration, with the present paths of classes for old names and for short ones."""
+    return tree_map_only(str, full, yaml_load(renewed(text) if isinstance(text, str) else text))
+
+
+set_loader("yaml", load, exceptions=(YAMLError,))  # options of the command line do not pass through it

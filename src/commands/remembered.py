@@ -10,7 +10,7 @@ import yaml
 
 from src.callbacks.checkpoints import newest_whole
 from src.commands.first import EVALUATIONS, OF_MODEL, parsed, peeked, spelled
-from src.commands.names import renewed
+from src.engine.moved import renewed
 from src.engine.weights import read_checkpoint
 
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer

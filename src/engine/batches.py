@@ -24,3 +24,8 @@ def join(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)
+
+
+def spread(values: Tensor, rows: Tensor) -> Tensor:
+    """A batch of BLOCK that holds `values` in `rows` and zeros elsewhere."""
+    return values.new_zeros(BLOCK, *values.shape[1:]).index_copy_(0, rows, values)

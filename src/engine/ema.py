@@ -5,10 +5,11 @@ import math
 import torch
 from torch import nn
 
+from src.engine.descriptions import Part
 from src.engine.schedules import Schedule, extremes
 
 
-class EMA:
+class EMA(Part):
     """Exponential moving average of the generator.
 
     Give `half_life` or `decay`. Buffers (batch-norm statistics) are copied, not averaged.

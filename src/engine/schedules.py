@@ -20,8 +20,10 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from src.engine.descriptions import Part
 
-class Schedule(ABC):
+
+class Schedule(Part, ABC):
     """A number of the model as a function of the images seen.
 
     Args:

@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from src.engine.paths import check_checkpoint
 
-HELD = {"config": str, "facts": dict, "state_dict": dict, "global_step": int}  # by every checkpoint
+WEIGHTS = {"state_dict": dict, "global_step": int}  # held by every checkpoint of a `GAN`
+HELD = {"config": str, "facts": dict, **WEIGHTS}  # by those of the command line
 SUFFIX = ".safetensors"
 
 
@@ -23,8 +24,12 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str, needed: dict[str, type] = HELD) -> dict[str, Any]:
     """Reads a checkpoint of this project, or its weights alone, without running any code that it may contain.
+
+    Args:
+        path: of the file.
+        needed: what it must hold.
 
     Raises:
         ValueError: if there is none, if it is damaged, or if something else wrote it.
@@ -41,7 +46,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             "name another one, best.ckpt for instance"
         ) from error
     held = checkpoint if isinstance(checkpoint, dict) else {}
-    for name, kind in HELD.items():
+    for name, kind in needed.items():
         if not isinstance(held.get(name), kind):
             raise ValueError(f"{path} was not written by this project: it holds no {name}; name one that `fit` wrote")
     return checkpoint

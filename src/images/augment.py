@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.engine.descriptions import Part
 from src.engine.distributed import average_, world_size
 from src.engine.schedules import Schedule, extremes
 
 
-class Augmentation(nn.Module, ABC):
+class Augmentation(Part, nn.Module, ABC):
     """A differentiable transformation of image batches, the same in law for real and generated ones.
 
     Random numbers come from PyTorch's streams, which the training step

@@ -7,8 +7,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from src.engine.descriptions import Part
 
-class Measurement(nn.Module, ABC):
+
+class Measurement(Part, nn.Module, ABC):
     """A random, differentiable measurement y = f(x) of images; AmbientGAN, Bora et al., ICLR 2018.
 
     The discriminator compares the measurements that the data holds with measured fakes, so the generator has to make

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from src.engine.descriptions import Part
 from src.metrics.features import Extractor, Inception
 from src.metrics.statistics import GROUPS, Features
 
@@ -17,7 +18,7 @@ REMEDIES = {
 NARROW = 128  # features: the error of a Frechet distance takes 0.1 s of so many, and 30 s of 2,048 (1,000 samples)
 
 
-class Score(ABC):
+class Score(Part, ABC):
     """Figures of merit of a model.
 
     A plain object, not a module: nothing of it lands in a checkpoint. A subclass states `figure_names` and implements
@@ -45,7 +46,7 @@ class Score(ABC):
                 " (--data.test_root or --data.test_path of those that take it), or choose other --model.metrics"
             )
 
-    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:  # noqa: B027  may stay empty
+    def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
         """Loads what the figures need onto a device; arguments as of `Metric.setup`."""
 
     @property
@@ -57,7 +58,7 @@ class Score(ABC):
     def name(self) -> str:
         return self.names[0]
 
-    def observe(self, images: Tensor, indices: Tensor, labels: Tensor | None) -> None:  # noqa: B027
+    def observe(self, images: Tensor, indices: Tensor, labels: Tensor | None) -> None:
         """Is shown every batch of this process's samples before `evaluate`; arguments as of `Collector.update`."""
 
     def has_errors(self, num_images: int) -> bool:

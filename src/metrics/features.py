@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from src.engine.descriptions import Part
 from src.images.pixels import from_uint8
 from src.metrics import classifier
 from src.metrics.resize import bicubic, tf1_bilinear
 from src.metrics.weights import MissingWeights, first_line, located, sha256
 
 
-class Extractor(ABC):
+class Extractor(Part, ABC):
     """Images to features, in exact float32 whatever the precision of the run.
 
     A plain object rather than a module, so that no network of a metric lands in a checkpoint or in `parameters()`.

@@ -6,8 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from src.engine.descriptions import Part
 
-class Network(nn.Module, ABC):
+
+class Network(Part, nn.Module, ABC):
     """The facts of the data that both players are built from; the command line links them from the data.
 
     Args:

@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.engine.descriptions import Part
 from src.engine.schedules import Schedule, extremes
 
 
-class Loss(ABC):
+class Loss(Part, ABC):
     """The objective of both players; both are minimized.
 
     Attributes:

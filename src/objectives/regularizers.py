@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.engine.descriptions import Part
 from src.engine.schedules import Schedule, extremes
 
 
-class Regularizer(ABC):
+class Regularizer(Part, ABC):
     """A penalty on the discriminator; the training step adds weight * every * penalty to its loss.
 
     Args:

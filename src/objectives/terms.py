@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.engine.descriptions import Part
 from src.engine.schedules import Schedule
 from src.objectives.regularizers import check_schedule
 
 
-class GeneratorRegularizer(nn.Module, ABC):
+class GeneratorRegularizer(Part, nn.Module, ABC):
     """A term of the generator's loss; the training step adds weight * every * penalty to it.
 
     A module: networks of its own (an encoder) train with the generator, by its optimizer, and lie in the checkpoint.

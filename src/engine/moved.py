@@ -1,14 +1,6 @@
-"""Names of classes that have moved: configurations and checkpoints of earlier versions still load."""
+"""Classes that have moved: checkpoints and configurations of earlier versions name them as they were called."""
 
 import re
-from typing import Any
-
-from jsonargparse import set_loader
-from jsonargparse._loaders_dumpers import yaml_load
-from torch.utils._pytree import tree_map_only
-from yaml import YAMLError
-
-from src.commands.parts import full
 
 # Old name, new name: a class, or a module with all its classes. The first that fits is taken.
 MOVED = {
@@ -31,13 +23,3 @@ OLD = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, MOVED))})\b")
 def renewed(text: str) -> str:
     """YAML text, or one value, with the present names of classes."""
     return OLD.sub(lambda match: MOVED[match[1]], text)
-
-
-def load(text: Any) -> Any:
-    value = yaml_load(renewed(text) if isinstance(text, str) else text)
-    return tree_map_only(str, full, value)
-
-
-set_loader(
-    "yaml", load, exceptions=(YAMLError,)
-)  # of configurations; options of the command line do not pass through it
