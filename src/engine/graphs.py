@@ -199,6 +199,8 @@ def kind(model: LightningModule, leaves: list[Any], groups: list[dict[str, Any]]
     yield from numbers_of({**group, "lr": None} if "capturable" in group else group for group in groups)
 
 
-def numbers_of(values: Iterable[dict[str, Any]]) -> Iterator[Any]:
+def numbers_of(values: Iterable[dict[str, Any]]) -> Iterator[int | float]:
+    """The numbers among some attributes, and those in tuples of them: betas."""
     for found in values:
-        yield from (v for v in found.values() if isinstance(v, (int, float, tuple)) and not isinstance(v, Tensor))
+        for value in found.values():
+            yield from (v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, (int, float)))
