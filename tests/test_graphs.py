@@ -135,9 +135,17 @@ def test_a_graph_reports_what_is_not_finite(tmp_path, policy, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_what_a_graph_cannot_hold_is_refused(tmp_path):
+def test_what_a_graph_cannot_hold_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="draws on the CPU"):
         train(tmp_path, make("penalty", cuda_graphs=True, augment=[OnTheCPU()]))
+    gan, _ = train(tmp_path, make("penalty", cuda_graphs="auto", augment=[OnTheCPU()]))
+    assert gan.graphs is None and gan.trainer.global_step == 24
+    gan = make("penalty", cuda_graphs="auto", augment=[Waiting()])
+    monkeypatch.setattr(graphs, "parts_of", lambda _: [])  # as if it were ours
+    train(tmp_path, gan)
+    assert gan.graphs is None and gan.trainer.global_step == 24
+    with pytest.raises(ValueError, match="cannot record the steps of this model"):
+        train(tmp_path, make("penalty", cuda_graphs=True, augment=[Waiting()]))
     with pytest.raises(ValueError, match="fused: true"):
         train(tmp_path, make("penalty", cuda_graphs=True, g_optimizer=RMS))
     with pytest.raises(ValueError, match="16-mixed"):
@@ -149,6 +157,13 @@ class OnTheCPU(Augmentation):
 
     def forward(self, images):
         return images + torch.rand(()).item()
+
+
+class Waiting(Augmentation):
+    """Asks the device for a number."""
+
+    def forward(self, images):
+        return images + 0 * images.mean().item()
 
 
 def flat(network):
@@ -191,12 +206,22 @@ def test_on_a_cpu_both_are_refused(tmp_path, option, said):
 def test_automatic_graphs_are_none_on_a_cpu_and_say_why_they_cannot_be(tmp_path, monkeypatch, caplog):
     gan = fit(tmp_path, make_gan(cuda_graphs="auto"), Squares())
     assert gan.graphs is None and "graph" not in caplog.text
-    for unwilling, said in ((True, "not recorded as CUDA graphs: no"), (False, "recorded once as a CUDA graph")):
+    for unwilling, said in ((True, "not recorded as CUDA graphs: no"), (False, "recorded as a CUDA graph")):
         model = SimpleNamespace(device=torch.device("cuda"), cuda_graphs="auto")
+        monkeypatch.setattr(graphs, "parts_of", lambda _: [gan.loss, torch.nn.ReLU()])
         monkeypatch.setattr(graphs, "Graphs", lambda _, unwilling=unwilling: refuse("no") if unwilling else 1)
         with caplog.at_level("INFO"):
             assert graphs.graphs_of(model) == (None if unwilling else 1)
         assert said in caplog.text
+    monkeypatch.setattr(graphs, "parts_of", lambda _: [OnTheCPU()])
+    assert graphs.graphs_of(model) is None and "OnTheCPU is not of this project" in caplog.text
+
+
+def test_the_parts_of_a_step_are_found(tmp_path):
+    gan = fit(tmp_path, make("fades"), Noise(), max_steps=1)
+    assert {R1, R2, Color, Translation, RelativisticPairing, dcgan.Generator, torch.optim.Adam} <= {
+        type(part) for part in graphs.parts_of(gan)
+    }
 
 
 def refuse(why):

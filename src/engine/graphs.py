@@ -81,7 +81,12 @@ class Graphs:
                 self.play_once(model, batches, latents, step)
                 return
             if key not in self.recordings:
-                self.recordings[key] = self.record(model, leaves, structure, step)
+                try:
+                    self.recordings[key] = self.record(model, leaves, structure, step)
+                except RuntimeError as error:
+                    self.give_up(model, str(error).splitlines()[0], error)
+                    model.play(batches, latents, step)
+                    return
             self.replay(model, self.recordings[key], leaves, step)
 
     def play_once(self, model: LightningModule, batches: list[Any], latents: list[Tensor], step: int) -> None:
@@ -92,10 +97,14 @@ class Graphs:
             model.play(batches, latents, step)
         torch.cuda.current_stream().wait_stream(self.stream)
         if not torch.equal(before, torch.default_generator.get_state()):
-            raise ValueError(
-                "model.cuda_graphs would repeat one random number for ever: a part of this model (FastGAN's crops, for"
-                " instance) draws on the CPU; leave it out"
-            )
+            why = "a part of it draws on the CPU, as FastGAN's crops do, and a recording would repeat that number"
+            self.give_up(model, why)
+
+    def give_up(self, model: LightningModule, why: str, error: Exception | None = None) -> None:
+        if model.cuda_graphs != "auto":
+            raise ValueError(f"model.cuda_graphs cannot record the steps of this model, {why}: leave it out") from error
+        rank_zero_info(f"steps are not recorded as CUDA graphs: {why}")
+        model.graphs = None
 
     def record(self, model: LightningModule, leaves: list[Any], structure: Any, step: int) -> Recording:
         inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -109,15 +118,10 @@ class Graphs:
             # Other threads, one that pins memory for instance, may call CUDA meanwhile.
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 model.play(batches, latents, step)
-        except RuntimeError as error:
-            raise ValueError(
-                f"model.cuda_graphs cannot record a step of this model ({str(error).splitlines()[0]}): leave it out"
-            ) from error
+            return Recording(graph, inputs, step, model.curves, model.faults.pending)
         finally:
             gc.enable()
-        recording = Recording(graph, inputs, step, model.curves, model.faults.pending)
-        model.curves, model.faults.pending = curves, pending
-        return recording
+            model.curves, model.faults.pending = curves, pending
 
     def replay(self, model: LightningModule, recording: Recording, leaves: list[Any], step: int) -> None:
         for there, here in zip(recording.inputs, leaves, strict=True):
@@ -151,18 +155,34 @@ class Graphs:
 
 
 def graphs_of(model: LightningModule) -> Graphs | None:
-    """What `model.cuda_graphs` asks for; raises as `Graphs`."""
+    """What `model.cuda_graphs` asks for; raises as `Graphs`.
+
+    "auto" leaves out what this project has not tried: a part of one's own may draw or count in Python.
+    """
     if model.cuda_graphs != "auto":
         return Graphs(model) if model.cuda_graphs else None
     if model.device.type != "cuda":
         return None
+    own = [type(part) for part in parts_of(model) if not type(part).__module__.startswith(("src.", "torch."))]
     try:
+        if own:
+            raise ValueError(f"{own[0].__name__} is not of this project; --model.cuda_graphs true records it, too")
         graphs = Graphs(model)
     except ValueError as error:
         rank_zero_info(f"steps are not recorded as CUDA graphs: {error}")
         return None
-    rank_zero_info("each kind of step is recorded once as a CUDA graph; --model.cuda_graphs false plays it plainly")
+    rank_zero_info("each kind of step is recorded as a CUDA graph; --model.cuda_graphs false plays it plainly")
     return graphs
+
+
+def parts_of(model: LightningModule) -> list[Any]:
+    """What takes part in the updates of a step."""
+    players = [*model.generator.modules(), *model.discriminator.modules()]
+    return [*players, *objectives_of(model), *model.measurement.modules(), *model.trainer.optimizers]
+
+
+def objectives_of(model: LightningModule) -> list[Any]:
+    return [model.loss, *model.regularizers, *model.g_regularizers.modules(), *model.augment.modules()]
 
 
 def compile_(model: LightningModule) -> None:
@@ -193,8 +213,7 @@ def kind(model: LightningModule, leaves: list[Any], groups: list[dict[str, Any]]
     updates = range(step * model.d_steps + 1, (step + 1) * model.d_steps + 1)
     yield from (update % part.every == 0 for part in model.regularizers for update in updates)
     yield from ((step + 1) % part.every == 0 for part in model.g_regularizers)
-    parts = [model.loss, *model.regularizers, *model.g_regularizers.modules(), *model.augment.modules()]
-    yield from numbers_of(vars(part) for part in parts)
+    yield from numbers_of(vars(part) for part in objectives_of(model))
     yield from (number.value for number in model.scheduled if number.part is not model.ema)
     yield from numbers_of({**group, "lr": None} if "capturable" in group else group for group in groups)
 
