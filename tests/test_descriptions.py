@@ -11,10 +11,12 @@ from conftest import ROOT, Squares, fit, make_gan
 from torchmetrics.image import TotalVariation
 
 from src.cli import load
+from src.engine.descriptions import described
 from src.engine.ema import EMA
 from src.engine.schedules import Linear
 from src.gan import GAN
 from src.images.augment import Translation
+from src.networks import dcgan
 from src.objectives.losses import NonSaturating
 from src.objectives.regularizers import R1
 
@@ -107,3 +109,8 @@ def test_loading_leaves_the_caller_as_he_was(run, capfd, caplog):
     assert draws_after(lambda: load(path)) == draws_after(lambda: None)
     assert draws_after(lambda: GAN.load_from_checkpoint(path)) == draws_after(lambda: None)
     assert capfd.readouterr() == ("", "") and not caplog.records
+
+
+def test_numbers_that_a_part_chose_are_told():
+    generator = dcgan.Generator((8, 8), 1, num_blocks=None)
+    assert described(generator)["init_args"]["num_blocks"] == generator.num_blocks == 1

@@ -29,7 +29,8 @@ class Part:
 def described(value: Any) -> Any:
     """A part, a partial of an optimizer or any other argument, as a configuration would name it.
 
-    What does not say how it was made, a lambda or a metric of torchmetrics, becomes `{UNKNOWN: its name}`.
+    Numbers that it chose for itself (`num_blocks: null`) are told. What does not say how it was made, a lambda or a
+    metric of torchmetrics, becomes `{UNKNOWN: its name}`.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -43,7 +44,9 @@ def described(value: Any) -> Any:
         args, options = value.made_with
         given = inspect.signature(type(value)).bind(*args, **options).arguments
         others = given.pop("kwargs", {})
-        return named(type(value), given | others)
+        chosen = {name: vars(value).get(name) for name, told in given.items() if told is None}
+        chosen = {name: number for name, number in chosen.items() if isinstance(number, (int, float))}
+        return named(type(value), given | chosen | others)
     if isinstance(value, partial):  # the parser's own begins with other functions
         kind = next((part for part in (value.func, *value.args) if inspect.isclass(part)), None)
         return {UNKNOWN: repr(value)} if kind is None else named(kind, value.keywords)
