@@ -205,9 +205,9 @@ class Evaluation(Described):
         self.fakes = {key: collector.gather() for key, collector in self.collectors.items()}
         self.results = []
         for metric in self.scoring():
-            self.results += metric.evaluate(self, errors=self.trainer.testing)
+            self.results += metric.directed(metric.evaluate(self, errors=self.trainer.testing))
         if self.other:
-            self.results += self.floor(self.first_metric, self.other)
+            self.results += self.other.directed(self.floor(self.first_metric, self.other))
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         errors = {f"{prefix}/{r['name']}-error": r["error"] for r in self.results if r["error"] is not None}
         self.publish(values | errors)

@@ -244,6 +244,7 @@ def test_the_critic_tells_other_images_and_not_the_same_and_judges_by_unseen_one
     assert abs(same[0]["value"] - 0.5) < 0.07 and same[1]["value"] > 0.6
     assert other[0]["value"] > 0.9 and other[1]["value"] < 0.3
     assert 0 <= other[0]["error"] < same[0]["error"] < 0.03
+    assert [figure["higher_is_better"] for figure in Critic().directed(other)] == [False, True]  # what it tells apart
     model = Draws(data, True)
     Critic(steps=1, num_fake=100).evaluate(model, True)
     assert model.asked == list(range(50, 50 + 100 + 360))  # after those of the other metrics

@@ -365,6 +365,22 @@ def test_the_table_says_what_is_shared_once(capsys):
     )
 
 
+def test_a_figure_of_another_kind_does_not_lengthen_the_lines_of_the_others(capsys):
+    of_features = {"num_fake": 100, "extractor": {"name": "x"}, "seed": 0}
+    say_figures([
+        {"name": "a", "value": 1.0, "error": None, "protocol": of_features},
+        {"name": "own", "value": 2.0, "error": None, "protocol": {"seed": 0, "grey": 255}},
+        {"name": "bare", "value": 3.0, "error": None, "protocol": {}},
+        {"name": "b", "value": 4.0, "error": None, "protocol": of_features},
+    ])  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        "  a    = 1.0000", "  b    = 4.0000", "  (num fake 100, extractor name x, seed 0)",
+        "  own  = 2.0000  seed 0, grey 255", "  bare = 3.0000",
+    ]  # fmt: skip
+    say_figures([])
+    assert capsys.readouterr().out == ""
+
+
 def test_the_balance_of_the_players_is_logged(tmp_path):
     """A discriminator that calls everything real is right on real images and wrong on generated ones."""
     gan = make_gan(val_images=20)

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from src.callbacks.monitors import check, validation_interval
 from src.cli import main
 from src.commands.essentials import with_essentials
-from src.commands.lightning import STRATEGIES, check_callbacks, check_strategy
+from src.commands.lightning import STRATEGIES, check_callbacks, check_strategy, quieten
 from src.commands.refusals import NOT_HERE, OF_ONE_OPTIMIZER
 
 # A new one in `lightning.pytorch.callbacks` fails the test below until somebody decides.
@@ -76,6 +77,13 @@ def with_callbacks(config, *more, leave_out="none"):
 
 def of_lightning(name, **options):
     return {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": options}
+
+
+def test_a_warning_is_one_line_without_its_code(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with warnings.catch_warnings():
+        quieten()
+    assert warnings.formatwarning("no gradient", UserWarning, "doctor.py", 3, "warn()") == "warning: no gradient\n"
 
 
 def test_each_callback_of_lightning_is_decided():

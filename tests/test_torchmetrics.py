@@ -165,11 +165,14 @@ def test_what_a_metric_cannot_do_is_said_in_one_line(tmp_path):
         evaluated(tmp_path, [many])
 
 
-def test_a_metric_of_single_images_takes_floats(tmp_path):
+def test_a_metric_of_single_images_takes_floats(tmp_path, monkeypatch):
     gan = evaluated(tmp_path, [torchmetrics.image.TotalVariation(reduction="mean")])
+    assert gan.results[0]["higher_is_better"] is torchmetrics.image.TotalVariation.higher_is_better
     expected = torchmetrics.functional.image.total_variation(images_of(gan)[1] / 255, reduction="mean")
     assert gan.results[0]["value"] == pytest.approx(expected.item(), rel=1e-5)
     assert gan.results[0]["name"] == "torchmetrics-total-variation"
+    monkeypatch.setattr(torchmetrics.image.TotalVariation, "higher_is_better", None)
+    assert gan.metrics[0].directed([{}]) == [{"higher_is_better": None}]  # where torchmetrics does not say it
 
 
 def test_rgba_is_shown_without_its_alpha(tmp_path):

@@ -78,9 +78,10 @@ def score(
     for metric in metrics:
         if isinstance(metric, Metric):
             features = {name: extract(data, metric, f"{cache_dir}/features", name) for name, data in sets.items()}
-            figures += metric.figures(features["real"], features["fake"], True, protocol)
+            found = metric.figures(features["real"], features["fake"], True, protocol)
         else:
-            figures += of_images(metric, sets["real"], sets["fake"], protocol)
+            found = of_images(metric, sets["real"], sets["fake"], protocol)
+        figures += metric.directed(found)
     say_figures(figures)
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,10 @@ class Score(Part, ABC):
             Dictionaries with name, value, error (or None) and protocol.
         """
 
+    def directed(self, figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Figures with `higher_is_better`, None where that is not known; a figure that has it of itself keeps it."""
+        return [{"higher_is_better": self.higher_is_better} | figure for figure in figures]
+
 
 class Metric(Score):
     """Figures of merit of generated images against real ones, computed from their features.

@@ -66,9 +66,11 @@ class Critic(Score):
         loss = (functional.softplus(-logits[0]).mean() + functional.softplus(logits[1]).mean()).item() / 2
         facts = {"num_real": len(real), "num_fake": len(fake), "num_held_out": len(held_out), "steps": self.steps}
         facts |= {"batch_size": self.batch_size, "width": self.width, "split": split}
+        rows = ((accuracy, error, False), (loss, None, True))  # higher is better of the loss: the critic's
         return [
-            {"name": name, "value": value, "error": deviation, "protocol": facts | model.protocol()}
-            for name, value, deviation in zip(self.names, (accuracy, loss), (error, None), strict=True)
+            {"name": name, "value": value, "error": deviation, "higher_is_better": higher}
+            | {"protocol": facts | model.protocol()}
+            for name, (value, deviation, higher) in zip(self.names, rows, strict=True)
         ]
 
     def train(self, real: Tensor, fake: Tensor, device: torch.device) -> nn.Module:

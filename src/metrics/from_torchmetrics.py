@@ -101,6 +101,9 @@ class FromTorchmetrics(Score):
             raise ValueError(f"{self.title} does not say whether more is better: put another of model.metrics first")
         return self.metric.higher_is_better
 
+    def directed(self, figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"higher_is_better": self.metric.higher_is_better} | figure for figure in figures]
+
     @torch.inference_mode(False)  # states made there could not be added to elsewhere
     def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
         self.metric.to(device)

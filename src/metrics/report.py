@@ -1,24 +1,27 @@
-"""Figures as people read them: a table, and under it the protocol that they mean nothing without."""
+"""Figures as people read them: a table, and under it the protocols that they mean nothing without."""
 
 from typing import Any
 
 
 def say_figures(figures: list[dict[str, Any]]) -> None:
-    """Prints each figure with its standard error and what only it depends on, then what all of them share.
+    """Prints each figure with its standard error and what only it depends on, then what those of one extractor share.
 
     Args:
         figures: dictionaries with `name`, `value`, `error` (or None) and `protocol`.
     """
-    if not figures:
-        return
-    protocols = [flat(figure["protocol"]) for figure in figures]
-    shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
-    width = max(len(figure["name"]) for figure in figures)
-    for figure, protocol in zip(figures, protocols, strict=True):
-        error = "" if figure["error"] is None else f" ± {figure['error']:.2g}"
-        own = {key: value for key, value in protocol.items() if key not in shared}
-        print(f"  {figure['name']:<{width}} = {figure['value']:.4f}{error}  {words(own)}".rstrip(), flush=True)
-    print(f"  ({words(shared)})", flush=True)
+    width = max((len(figure["name"]) for figure in figures), default=0)
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for figure in figures:
+        alike.setdefault(repr(figure["protocol"].get("extractor")), []).append(figure)
+    for group in alike.values():
+        protocols = [flat(figure["protocol"]) for figure in group]
+        shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
+        for figure, protocol in zip(group, protocols, strict=True):
+            error = "" if figure["error"] is None else f" ± {figure['error']:.2g}"
+            own = {key: value for key, value in protocol.items() if key not in shared}
+            print(f"  {figure['name']:<{width}} = {figure['value']:.4f}{error}  {words(own)}".rstrip(), flush=True)
+        if shared:
+            print(f"  ({words(shared)})", flush=True)
 
 
 def flat(protocol: dict[str, Any]) -> dict[str, Any]:
