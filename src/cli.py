@@ -1,10 +1,8 @@
 """The command line: `python -m src {fit,validate,test,predict,score,compare,export}`."""
 
-import argparse
 import inspect
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +34,16 @@ from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.going_on import GoingOn
+from src.commands.leaderboard import leaderboard
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
+from src.commands.list import list_parts
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import complete, run_folder
 from src.commands.score import score
 from src.commands.seeds import seed_of
+from src.commands.study import study
 from src.commands.trainer import Trainer, settle_precision, settle_threads
 from src.engine.moved import renewed
 from src.engine.weights import SUFFIX, read_checkpoint
@@ -53,6 +54,7 @@ BASE = CONFIGS / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
+FUNCTIONS |= {"leaderboard": leaderboard, "list": list_parts, "study": lambda args: study(args, main)}
 
 
 class CLI(LightningCLI):
@@ -159,11 +161,12 @@ class CLI(LightningCLI):
         refuse_other_images(checkpoint, {name: getattr(self.datamodule, name) for name in FACTS})
         return checkpoint
 
-    def before_validate(self) -> None:
-        self.check_images()
-
     def before_test(self) -> None:
         self.check_images()
+        if not self.model.metrics:
+            raise ValueError("there is nothing to score: name figures with --model.metrics, FrechetDistance for one")
+
+    before_validate = before_test
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
@@ -241,12 +244,9 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
 def call(command: str, *args: str) -> None:
     """Runs one of `FUNCTIONS`."""
     function = FUNCTIONS[command]
+    if "args" in inspect.signature(function).parameters:  # which it reads itself
+        return function(list(args))
     told = {"prog": f"python -m src {command}", "description": inspect.getdoc(function).partition("\n")[0]}
-    if function is compare:  # of any number of files, without the name of an option
-        parser = argparse.ArgumentParser(**told)
-        parser.error = partial(fail, code=2)
-        parser.add_argument("files", nargs="+", help="metrics.json, or what `score` wrote")
-        return compare(parser.parse_args(args).files)
     return auto_cli(function, args=args, as_positional=False, parser_class=Parser, **told)
 
 

@@ -362,12 +362,20 @@ FOLDERS = {
     "score --real images --fake images --metrics Foo": ["--metrics: there is no class Foo", "give its whole path"],
     "score --real images --fake images --output images": ["images is a folder", "--output"],
     "score --real images --fake images --output file/a.json": ["cannot be written into", "another --output"],
-    "compare": ["required: files"],
+    "compare": ["required: runs"],
     "compare none.json": ["none.json holds no figures", "name a metrics.json"],
     "compare .": [". holds no figures", "name a metrics.json"],
     "compare good.ckpt": ["good.ckpt holds no figures", "name a metrics.json"],
     "compare poor.json figures.json": ["poor.json holds no figures", "name a metrics.json"],
     "compare figures.json other.json": ["cannot be compared", "split"],
+    "compare figures.json --output new": ["--output is for the pictures of runs", "name their folders"],
+    "compare figures.json --outptu x": ["unrecognized arguments: --outptu"],
+    "leaderboard images": ["no metrics.json under images", "src test --ckpt_path"],
+    "list lossess": ["no parts called lossess", "did you mean losses?"],
+    "list none.of.these": ["no parts called none.of.these", "a module beside src/"],
+    "list json": ["json holds no parts", "src/README.md"],
+    "test --ckpt_path good.ckpt --model.metrics null": ["nothing to score", "--model.metrics"],
+    "validate --ckpt_path good.ckpt --model.metrics null": ["nothing to score", "--model.metrics"],
 }
 
 

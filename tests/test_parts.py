@@ -88,6 +88,30 @@ def test_help_without_a_name_lists_the_parts_with_their_first_lines(option, caps
         assert line.endswith(inspect.getdoc(kind).splitlines()[0])
 
 
+def test_parts_are_listed_by_room_file_option_and_module_of_the_user(tmp_path, monkeypatch, capsys):
+    def names(*words):
+        capsys.readouterr()
+        main(["list", *words])
+        return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+    assert names("losses") == names("loss") == names("model.loss")
+    assert names("losses")[0] == "--model.loss" and {"Hinge", "LeCam"} <= set(names("losses"))
+    assert "LeCam" not in names("src.objectives.losses")  # which lies in a file of its own
+    assert {"--model.generator", "--model.discriminator", "mlp.Generator"} <= set(names("networks"))
+    assert "R1" in names("regularizers") and "R1" not in names("losses")
+    assert len(names()) > len(names("networks")) + len(names("losses")) and names("data", "losses")[0] == "--data"
+    (tmp_path / "listed_by_a_user.py").write_text(
+        'from src.objectives.losses import Hinge, Loss\n\n\nclass Mine(Hinge):\n    """My own."""\n\n\n'
+        "class Half(Loss):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for word in ("listed_by_a_user", "listed_by_a_user.py"):
+        main(["list", word])
+        assert capsys.readouterr().out == "--model.loss\n  listed_by_a_user.Mine  My own.\n"
+    (tmp_path / "broken_by_a_user.py").write_text("class")
+    assert "broken_by_a_user cannot be imported: SyntaxError" in refusal(["list", "broken_by_a_user"], capsys)
+
+
 def test_help_of_a_short_name_is_that_of_its_class(capsys):
     assert "num_blocks" in printed(["fit", "--model.generator.help", "dcgan.Generator"], capsys)
 

@@ -51,6 +51,15 @@ def grid(
     return titled(to_image(sheet), titles, width, gap) if titles else to_image(sheet)
 
 
+def side_by_side(pictures: dict[str, Image.Image], gap: int = 16) -> Image.Image:
+    """Pictures of any sizes in a row on white, each below its name."""
+    width, height = (max(sizes) for sizes in zip(*(picture.size for picture in pictures.values()), strict=True))
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height), "white")
+    for column, picture in enumerate(pictures.values()):
+        sheet.paste(picture.convert("RGBA"), (column * (width + gap), 0), picture.convert("RGBA"))
+    return titled(sheet, list(pictures), width, gap)
+
+
 def titled(picture: Image.Image, titles: Sequence[str], width: int, gap: int) -> Image.Image:
     """A grid with titles over its columns, shortened to their width; as it is where they would be alike then.
 
@@ -63,7 +72,7 @@ def titled(picture: Image.Image, titles: Sequence[str], width: int, gap: int) ->
     import matplotlib  # here: it would slow the start of every command; its font has accents, Pillow's has none
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    font = ImageFont.truetype(path, max(10, width // 6))  # 10 is the least that can be read
+    font = ImageFont.truetype(path, min(max(10, width // 6), 24))  # 10 is the least that can be read
     shortened = [fitted(title, font, width) for title in titles]
     if len(set(shortened)) < len(set(titles)):
         return picture

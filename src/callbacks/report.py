@@ -93,20 +93,22 @@ def figures(folder: Path, trainer: Trainer, gan: LightningModule) -> dict[str, l
 
 def facts(trainer: Trainer, gan: LightningModule) -> dict[str, str]:
     """What a reader asks of a run first: how far it is, on which machine, with which versions."""
-    device = gan.device
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {device.type.upper()}"
-    )
     libraries = {"gan-template": __version__, **{library: version(library) for library in LIBRARIES}}
     return {
         "step": str(trainer.global_step or gan.trained_steps),
         "images seen by the discriminator": f"{gan.images_seen:,}",
         "seed": str(gan.seed),
-        "hardware": f"{trainer.world_size} x {name}, {os.cpu_count()} cores",
+        "hardware": f"{trainer.world_size} x {hardware(gan.device)}",
         "precision": str(trainer.precision),
         "versions": ", ".join(f"{k} {v}" for k, v in libraries.items()) + f", Python {platform.python_version()}",
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     }
+
+
+def hardware(device: torch.device) -> str:
+    """The name of a GPU, or the kind of the processor, and the number of cores."""
+    kind = f"{platform.machine()} {device.type.upper()}"
+    return f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else kind}, {os.cpu_count()} cores"
 
 
 def page(

@@ -25,6 +25,7 @@ OF_MODEL = ("fit", *EVALUATIONS)
 PLANNED = ("trainer.max_steps", "trainer.val_check_interval")  # by `--minutes`
 COMMANDS = (*OF_MODEL, "score", "compare", "export")
 CONFIGS = Path(__file__).parents[2] / "configs"
+COMMANDS += ("leaderboard", "list", "study")  # of several runs, and of parts
 
 
 def answer(args: list[str]) -> None:

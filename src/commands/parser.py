@@ -4,6 +4,8 @@ import argparse
 import inspect
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pydoc import locate
 from typing import Any, NoReturn
 
@@ -38,6 +40,14 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # of one class: the parser around it knows which option names that
             raise argparse.ArgumentError(None, INSIDE + message) from ex
         fail(*said(innermost(message), list(self._option_string_actions)), code=2)
+
+
+def reader(command: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    """A parser for a command that takes words without the name of an option in front of them."""
+    first = inspect.getdoc(function).partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m src {command}", description=first, allow_abbrev=False)
+    parser.error = partial(fail, code=2)
+    return parser
 
 
 def show_parts(args: list[str]) -> None:

@@ -65,7 +65,12 @@ def path(kind: type) -> str:
 
 
 def short(kind: type) -> str:
-    """The shortest name that is understood: the class alone, with its file where another part is called so."""
+    """The shortest name that is understood: the class alone, with its file where another part is called so.
+
+    A class from elsewhere has its whole path.
+    """
+    if not kind.__module__.startswith("src."):
+        return path(kind)
     alone = [other for base, _ in set(bases().values()) for other in parts(base) if other.__name__ == kind.__name__]
     return kind.__name__ if set(alone) <= {kind} else ".".join(path(kind).split(".")[-2:])
 
@@ -81,10 +86,14 @@ def full(name: str) -> str:
 
 def listed(option: str) -> str:
     """The parts that an option takes, a line each."""
-    kinds = parts(bases()[option][0])
+    kinds = first_lines(parts(bases()[option][0]))
+    return "\n".join([f"--{option} takes one of these, or the path of a class of your own (my_file.MyClass):", *kinds])
+
+
+def first_lines(kinds: list[type]) -> list[str]:
+    """A line for each class: its name, and the first line of its help."""
     width = max(len(short(kind)) for kind in kinds)
-    lines = [f"  {short(kind):<{width}}  {(inspect.getdoc(kind) or '').partition(chr(10))[0]}" for kind in kinds]
-    return "\n".join([f"--{option} takes one of these, or the path of a class of your own (my_file.MyClass):", *lines])
+    return [f"  {short(kind):<{width}}  {inspect.cleandoc(kind.__doc__ or '').partition(chr(10))[0]}" for kind in kinds]
 
 
 def completed(args: list[str]) -> list[str]:
