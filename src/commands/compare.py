@@ -8,6 +8,7 @@ from PIL import Image
 
 from src.callbacks.curves import draw_runs, png, read
 from src.callbacks.pictures import side_by_side
+from src.commands.first import parsed
 from src.commands.parser import reader
 from src.commands.refusals import check_writable
 from src.commands.results import LEGEND, Figure, arrow, differences, number, read_figures, scored, unlike
@@ -41,7 +42,8 @@ def compare(args: list[str]) -> None:
         if not scored(folder):
             print(f"{run} has no figures yet: python -m src test --ckpt_path {folder / 'checkpoints' / 'last.ckpt'}")
     if len(folders) > 1:
-        differing = differences([(folder / "config.yaml").read_text() for folder in folders.values()])
+        paths = [folder / "config.yaml" for folder in folders.values()]
+        differing = differences([parsed(path.read_bytes(), str(path)) for path in paths])
         print("Options that differ:" if differing else "The configurations are the same.")
         for option, values in differing.items():
             print(f"  {option}: {' | '.join(map(str, values))}")

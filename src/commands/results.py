@@ -6,8 +6,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from src.metrics.report import flat
 
 # What may differ between two figures that are compared: it is what one compares.
@@ -95,11 +93,11 @@ def options(config: Any, name: str = "") -> dict[str, Any]:
     return found
 
 
-def differences(texts: list[str]) -> dict[str, list[Any]]:
-    """Options in which configurations, as YAML text, differ, with the value of each; "-" where one has no such."""
-    configs = [options(yaml.safe_load(text)) for text in texts]
-    names = dict.fromkeys(name for config in configs for name in config)
-    values = {name: [config.get(name, "-") for config in configs] for name in names}
+def differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Options in which configurations differ, with the value of each; "-" where one has no such."""
+    flattened = [options(config) for config in configs]
+    names = dict.fromkeys(name for config in flattened for name in config)
+    values = {name: [config.get(name, "-") for config in flattened] for name in names}
     return {name: of for name, of in values.items() if any(value != of[0] for value in of)}
 
 

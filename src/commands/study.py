@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from src.callbacks.report import hardware
+from src.commands.first import parsed
 from src.commands.parser import reader
 from src.commands.refusals import check_writable
 from src.commands.results import differences, scored
@@ -123,7 +124,7 @@ def keep(configs: dict[Path, str]) -> None:
     for folder, text in configs.items():
         path = folder / "arm.yaml"
         begun = path.is_file() and any(folder.glob("seed*/config.yaml"))
-        if unlike := differences([path.read_text(), text]) if begun else {}:
+        if unlike := differences([parsed(path.read_bytes(), str(path)), parsed(text, folder.name)]) if begun else {}:
             said = "; ".join(f"{option} was {old}, is {new}" for option, (old, new) in unlike.items())
             raise ValueError(f"{folder} holds runs of other options ({said}): name another --run_dir or another arm")
     for folder, text in configs.items():
