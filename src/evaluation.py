@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map_only
 
 from src.engine import seeding
 from src.engine.batches import BLOCK, spread
-from src.engine.descriptions import Described
 from src.engine.distributed import average_, batch_norm_statistics, largest
 from src.engine.modes import evaluating
+from src.images.loaders import Loading
 from src.images.pixels import to_uint8
 from src.metrics.base import Metric, Score, key_of
 from src.metrics.features import exact_float32
@@ -28,7 +28,7 @@ from src.networks.base import Generator
 FEATURES = ".cache/features"  # where those of real images are kept
 
 
-class Evaluation(Described):
+class Evaluation(Loading):
     """The half of `GAN` that does not train.
 
     Attributes:
@@ -106,6 +106,8 @@ class Evaluation(Described):
         return images
 
     def setup(self, stage: str) -> None:
+        if self.from_elsewhere and stage != "predict":
+            return self.check_elsewhere(stage)
         self.load_metrics(stage)
         self.check_numbers(stage)
 
@@ -184,13 +186,17 @@ class Evaluation(Described):
 
     def scoring(self) -> list[Score]:
         """All metrics in `test`; in validation the first alone, which selects the best checkpoint, to save time."""
+        if self.from_elsewhere:
+            return []
         return self.metrics if self.trainer.testing else [m for m in self.metrics[:1] if m not in self.lacking]
 
     def score(self, batch: Any) -> None:
         """Shows one batch of samples to every extractor."""
-        indices, condition = batch
         watching = [metric for metric in self.scoring() if metric.watches]
-        if self.trainer.sanity_checking or len(indices) == 0 or not (self.collectors or watching):
+        if self.trainer.sanity_checking or not (self.collectors or watching):
+            return
+        indices, condition = batch
+        if len(indices) == 0:
             return
         samples = to_uint8(self.sample(indices, condition))
         shown = self.generator.as_images(samples, indices, condition)

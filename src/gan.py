@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from src.engine import seeding
-from src.engine.batches import join, pieces
+from src.engine.batches import join
 from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
 from src.engine.graphs import Graphs
@@ -149,7 +149,7 @@ class GAN(Training):
         self.follow_schedules()
         for augmentation in self.augment:
             augmentation.advance(step)
-        batches = pieces(batch, self.batches_per_step)
+        batches = self.batches(batch)
         # The generator is given the conditions of real samples; their images only matter to a relativistic loss.
         batches = batches[: self.d_steps] + (batches[self.d_steps :] or [batches[-1]] * self.g_batch_multiple)
         latents = self.step_latents(batches, step)
@@ -158,7 +158,7 @@ class GAN(Training):
         else:
             self.play(batches, latents, step)
         self.count_step()
-        self.images_seen += self.d_steps * self.global_batch_size(batches[0])
+        self.images_seen += sum(map(self.global_batch_size, batches[: self.d_steps]))
         for scheduler in self.schedulers():
             scheduler.step()
         if self.ema:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -22,6 +21,7 @@ from src.engine.graphs import compile_, graphs_of
 from src.engine.schedules import OverImages, check_length
 from src.engine.strides import like_weights_
 from src.evaluation import Evaluation
+from src.images.loaders import Nowhere
 
 
 class Training(Evaluation):
@@ -84,6 +84,7 @@ class Training(Evaluation):
             check_length(scheduler, self.trainer.max_steps, f"model.{player}_scheduler{where}")
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self.check_schedules(self.schedulers(), " in the checkpoint")  # which brings the lengths of its own
         self.clock = (time.perf_counter(), self.images_seen)
         self.straight = not is_watched(self.trainer)
@@ -92,7 +93,7 @@ class Training(Evaluation):
             compile_(self)
         if self.global_step == 0:
             with torch.no_grad():
-                self.generator.fit(self.trainer.datamodule.training_set())
+                self.generator.fit(Nowhere() if self.from_elsewhere else self.trainer.datamodule.training_set())
             if self.ema:
                 self.generator_ema.load_state_dict(self.generator.state_dict())
         if self.ema:
@@ -109,14 +110,6 @@ class Training(Evaluation):
                 latents = self.latents(len(batch[0]), seeding.WARMUP, update)
                 self.update_discriminator(batch, latents, update, update)
                 self.images_seen += self.global_batch_size(batch)
-
-    def warmup_batches(self) -> Iterator[Any]:
-        # A loader of its own: reading from the trainer's would move the position of the first step.
-        data = self.trainer.datamodule
-        while self.d_warmup_steps:
-            for loaded in data.train_dataloader():
-                on_device = self.trainer.strategy.batch_to_device(loaded)
-                yield from pieces(data.on_after_batch_transfer(on_device, 0), self.batches_per_step)
 
     def follow_schedules(self) -> None:
         """Sets the numbers that are functions of the images seen."""

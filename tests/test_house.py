@@ -28,7 +28,7 @@ ROOMS = {
     "metrics": {"images", "engine"},
     "objectives": {"networks", "engine"},
     "evaluation": {"metrics", "networks", "images", "engine"},
-    "training": {"evaluation", "engine"},
+    "training": {"evaluation", "images", "engine"},
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},
     "commands": {"gan", "metrics", "data", "callbacks", "engine"},
     "cli": {"gan", "commands", "metrics", "data", "callbacks", "engine"},

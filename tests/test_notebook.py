@@ -17,3 +17,7 @@ def test_the_cells_of_the_notebook_run_one_after_another(monkeypatch):
     assert names["trainer"].global_step == 20 and names["images"].shape == (20, 1, 8, 8)
     assert torch.equal(names["gan"].sample(torch.arange(1, 2), torch.tensor([1]))[0], names["images"][1])
     assert names["again"].generator.num_classes == 10
+    assert names["plain"].global_step == 5 and names["other"].images_seen == 5 * 3 * 32
+    with torch.no_grad():
+        expected = names["other"].generator_ema.eval()(names["z"], torch.arange(10))
+    assert torch.equal(names["drawn"], expected)

@@ -14,6 +14,8 @@ class MemoryAdvice(Callback):
     that it needs: the batch named is an upper bound.
     """
 
+    needs_data = True  # a data module of src.data
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         out = isinstance(exception, torch.OutOfMemoryError) and pl_module.device.type == "cuda"
         if not out or trainer.state.fn != "fit":

@@ -127,6 +127,8 @@ class SampleGrid(Callback):
         num_images: images in a grid.
     """
 
+    needs_data = True  # a data module of src.data
+
     def __init__(self, every_n_steps: int = 250, num_images: int = 100):
         if min(every_n_steps, num_images) < 1:
             raise ValueError(f"SampleGrid takes numbers of at least 1, got {every_n_steps} steps, {num_images} images")
@@ -222,6 +224,8 @@ class NearestImages(Callback):
         num_samples: rows.
         num_nearest: real images a row.
     """
+
+    needs_data = True  # a data module of src.data
 
     def __init__(self, num_samples: int = 12, num_nearest: int = 7):
         self.num_samples = num_samples

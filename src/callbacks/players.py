@@ -34,6 +34,8 @@ class PlayerBalance(Callback):
             images, and name what may mend it.
     """
 
+    needs_data = True  # a data module of src.data
+
     def __init__(self, doctor: bool = True):
         self.doctor = doctor
         self.said: list[str] = []

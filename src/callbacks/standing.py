@@ -25,6 +25,8 @@ class StandingStatistics(Callback):
     Source: "standing statistics", arXiv:1809.11096, Section 3.1 and Appendix B.
     """
 
+    needs_data = True  # a data module of src.data
+
     def __init__(self, batches: int = 100, batch_size: int = 64):
         if batches < 1 or batch_size < 2:
             raise ValueError(

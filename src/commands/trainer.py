@@ -68,7 +68,7 @@ class Trainer(pl.Trainer):
             resume: go on from the run folder's last.ckpt, or start if there is none.
             minutes: train for so long: some seconds are measured, and max_steps, validations and schedules follow.
         """
-        super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        super().fit(model, datamodule, ckpt_path=ckpt_path)  # by position: it may be a loader, too
 
     def validate(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
         """Score a checkpoint with few samples, as during training.
@@ -76,7 +76,7 @@ class Trainer(pl.Trainer):
         Args:
             ckpt_path: checkpoint to score; nothing else is needed.
         """
-        return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        return super().validate(model, datamodule, ckpt_path=ckpt_path, verbose=False)
 
     def test(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> Any:
         """Score a checkpoint with many samples, and write metrics.json.
@@ -84,7 +84,7 @@ class Trainer(pl.Trainer):
         Args:
             ckpt_path: checkpoint to score; nothing else is needed.
         """
-        return super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        return super().test(model, datamodule, ckpt_path=ckpt_path, verbose=False)
 
     def predict(
         self,

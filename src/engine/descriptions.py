@@ -50,7 +50,8 @@ def described(value: Any) -> Any:
     if isinstance(value, partial):  # the parser's own begins with other functions
         kind = next((part for part in (value.func, *value.args) if inspect.isclass(part)), None)
         return {UNKNOWN: repr(value)} if kind is None else named(kind, value.keywords)
-    path = f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    path = f"{kind.__module__}.{kind.__qualname__}"
     return path if inspect.isclass(value) else {UNKNOWN: path}
 
 

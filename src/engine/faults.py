@@ -130,7 +130,7 @@ def any_not_finite(gradients: list[Tensor]) -> Tensor:
 def examples(model: LightningModule, batches: range) -> str:
     """The first of the training examples of this process in some batches."""
     sampler = getattr(model.trainer.train_dataloader, "sampler", None)
-    if not hasattr(sampler, "indices"):
+    if not callable(getattr(sampler, "indices", None)):
         return "unknown"
     numbers = []
     for batch in batches:
