@@ -275,7 +275,9 @@ class Loader(CLI):
         self.settle_seed()  # the random streams are left as they are: they belong to the caller
 
     def predict(self, **_: Any) -> None:
-        self.model.load_state_dict(read_checkpoint(self.run.ckpt_path)["state_dict"])
+        checkpoint = read_checkpoint(self.run.ckpt_path)
+        self.model.on_load_checkpoint(checkpoint)
+        self.model.load_state_dict(checkpoint["state_dict"])
 
     def after_predict(self) -> None:
         pass

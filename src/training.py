@@ -20,6 +20,7 @@ from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
 from src.engine.graphs import compile_, graphs_of
 from src.engine.schedules import OverImages, check_length
 from src.engine.strides import like_weights_
+from src.engine.weights import complete
 from src.evaluation import Evaluation
 from src.images.loaders import Nowhere
 
@@ -257,6 +258,8 @@ class Training(Evaluation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_steps = checkpoint["global_step"]
+        if checkpoint.get("generator_alone"):
+            complete(checkpoint, self)
         if "images_seen" in checkpoint:  # not where weights travel alone
             self.images_seen = checkpoint["images_seen"]
             self.faults.load_state_dict(checkpoint["faults"])

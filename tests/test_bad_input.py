@@ -313,7 +313,7 @@ EXPORTS = {
     "export --ckpt_path good.ckpt --output weights.pt": ["weights.pt must end in .safetensors"],
     "export --ckpt_path cut.ckpt --output new.safetensors": ["cut.ckpt is not a readable checkpoint", "another one"],
     "export --ckpt_path good.ckpt --output file/new.safetensors": [
-        "file/new.safetensors could not",
+        "file cannot be written into",
         "another --output",
     ],
     "predict --ckpt_path cut.safetensors": ["cut.safetensors is not a readable checkpoint", "another one"],

@@ -370,7 +370,7 @@ def test_a_checkpoint_names_what_wrote_it_and_refuses_other_images(run, capsys):
     last = str(run / "checkpoints" / "last.ckpt")
     versions = torch.load(last, weights_only=True)["versions"]
     assert versions["torch"] == torch.__version__.split("+")[0] and set(versions) == {
-        "gan-template", "torch", "torchvision", "lightning",
+        "gan-template", "commit", "torch", "torchvision", "lightning",
     }  # fmt: skip
     for option, value, told in (
         ("image_size", "16", "image_size (8, 8) there, (16, 16) here"),

@@ -30,7 +30,7 @@ ROOMS = {
     "evaluation": {"metrics", "networks", "images", "engine"},
     "training": {"evaluation", "images", "engine"},
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},
-    "commands": {"gan", "metrics", "data", "callbacks", "engine"},
+    "commands": {"gan", "metrics", "networks", "data", "callbacks", "engine"},
     "cli": {"gan", "commands", "metrics", "data", "callbacks", "engine"},
     "__main__": {"cli", "engine"},
 }

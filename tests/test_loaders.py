@@ -82,6 +82,7 @@ def test_any_loader_trains_with_a_batch_for_each_update(kind, d_steps, tmp_path,
         grey, expected = grey[: 4 * 7].unique(), expected[: 4 * 7].unique()
     torch.testing.assert_close(grey, expected)
     assert GAN.load_from_checkpoint(trainer.checkpoint_callback.best_model_path).trained_steps == 7
+    assert "latent_dim: 4" in (tmp_path / "lightning_logs" / "version_0" / "hparams.yaml").read_text()
 
 
 def test_a_relativistic_generator_has_a_batch_of_its_own(tmp_path):

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from src import __version__
 from src.engine.distributed import largest
 from src.engine.interrupts import end_at_once, exit_code, handle, tell
+from src.engine.versions import commit
 from src.engine.weights import SUFFIX, load_weights
 
 LIBRARIES = ("torch", "torchvision", "lightning")
@@ -253,9 +254,7 @@ class KeepConfig(Callback):
     def __init__(self, config: str, facts: dict[str, Any]):
         self.config = config
         self.facts = facts
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.save_hyperparameters(dict(pl_module.hparams), logger=False)  # the loggers get the whole of it
+        self.versions = {"gan-template": __version__, **{name: version(name) for name in LIBRARIES}, "commit": commit()}
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -278,4 +277,7 @@ class KeepConfig(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
         checkpoint["facts"] = self.facts
-        checkpoint["versions"] = {"gan-template": __version__, **{name: version(name) for name in LIBRARIES}}
+        checkpoint["versions"] = self.versions
+        if hasattr(data := trainer.datamodule, "digest"):
+            told = {"data": type(data).__name__, "images": data.num_images("train"), "digest": data.digest("train")}
+            checkpoint["trained_on"] = told

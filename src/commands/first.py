@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import runpy
-import subprocess
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +18,7 @@ import yaml
 from src import __version__
 from src.commands.refusals import fail
 from src.engine.paths import check_checkpoint, check_root
+from src.engine.versions import commit
 
 EVALUATIONS = ("validate", "test", "predict")
 OF_MODEL = ("fit", *EVALUATIONS)
@@ -140,12 +140,8 @@ def nearest(wrong: str, known: Any) -> str:
 
 def versions() -> str:
     """The version of this project with its commit, where there is one, and of what it stands on."""
-    command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=True)
-        commit = f" ({asked.stdout.strip()})"
-    except (OSError, subprocess.CalledProcessError):  # no git, as in the image of .docker/, or no commit
-        commit = ""
+    at = commit()
+    told = f" ({at})" if at else ""
     torch = runpy.run_path(str(Path(find_spec("torch").origin).with_name("version.py")))["__version__"]
     libraries = f"torch {torch}, lightning {version('lightning')}, Python {platform.python_version()}"
-    return f"gan-template {__version__}{commit}, {libraries}"
+    return f"gan-template {__version__}{told}, {libraries}"

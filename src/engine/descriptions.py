@@ -83,8 +83,15 @@ class Described(LightningModule):
     """A module that is made of parts, and whose checkpoints say how."""
 
     def describe(self, arguments: dict[str, Any]) -> None:
-        """Puts the arguments of the constructor into `hparams`, and so into checkpoints and loggers."""
-        self.save_hyperparameters(described({k: v for k, v in arguments.items() if k in self.options()}))
+        """Puts the arguments of the constructor into `hparams`, and so into checkpoints."""
+        told = described({name: value for name, value in arguments.items() if name in self.options()})
+        self.save_hyperparameters(told, logger=False)  # Lightning would begin a run that may yet be refused
+
+    def on_train_start(self) -> None:
+        """Tells the loggers how the model was made, unless they get the whole configuration."""
+        whole = any(hasattr(callback, "config") for callback in self.trainer.callbacks)
+        for logger in self.loggers if self.trainer.enable_autolog_hparams and not whole else []:
+            logger.log_hyperparams(self.hparams)
 
     @classmethod
     def options(cls) -> set[str]:

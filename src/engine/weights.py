@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from src.engine.paths import check_checkpoint
 
@@ -15,13 +16,28 @@ SUFFIX = ".safetensors"
 
 
 def load_weights(path: str | Path) -> dict[str, Any]:
-    """What `export` wrote, as a checkpoint without optimizers."""
+    """What `export` wrote, as a checkpoint: of a generator alone, or in older files of all but the optimizers."""
     with safe_open(path, framework="pt") as file:
         checkpoint = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
         if "facts" in checkpoint:
             checkpoint["facts"]["image_size"] = tuple(checkpoint["facts"]["image_size"])  # JSON knows lists alone
         checkpoint["state_dict"] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     return checkpoint
+
+
+def complete(checkpoint: dict[str, Any], model: nn.Module) -> None:
+    """Gives the weights of a generator alone the names that they have in a model, whose other weights stay.
+
+    Raises:
+        ValueError: a figure asks the discriminator, which was left behind.
+    """
+    asking = [type(metric).__name__ for metric in model.metrics if metric.asks_discriminator]
+    if asking:
+        raise ValueError(f"{asking[0]} asks the discriminator, and the file holds a generator alone: take the .ckpt")
+    players = ("generator.", "generator_ema.") if model.ema else ("generator.",)
+    theirs = {player + name: weight for player in players for name, weight in checkpoint["state_dict"].items()}
+    others = {name: weight for name, weight in model.state_dict().items() if not name.startswith(players)}
+    checkpoint["state_dict"] = others | theirs
 
 
 def read_checkpoint(path: str, needed: dict[str, type] = HELD) -> dict[str, Any]:

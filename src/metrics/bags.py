@@ -23,6 +23,7 @@ class BagScore(Score):
     split = "test"
     figure_names = ("bag-accuracy", "bag-auc", "attention-auc")
     higher_is_better = True
+    asks_discriminator = True
 
     def check(self, data: Any, num_fake: int) -> None:
         super().check(data, num_fake)

@@ -29,6 +29,7 @@ class Score(Part, ABC):
     higher_is_better: bool = False
     split: str | None = None  # that the figures need
     watches: bool = False  # whether `observe` is to be shown the samples
+    asks_discriminator: bool = False
 
     def check(self, data: Any, num_fake: int) -> None:
         """Refuses data that hold fewer images than the figures take; called before the first step, after `setup`.

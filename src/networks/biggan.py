@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         query = self.query(x)
         # ceil_mode: odd grids keep their last row and column.
         key, value = (F.max_pool2d(layer(x), 2, ceil_mode=True) for layer in (self.key, self.value))
-        with torch.autocast(x.device.type, enabled=False):
+        with layers.float32(x):
             exact = torch.promote_types(x.dtype, torch.float32)
             query, key, value = (t.flatten(2).to(exact) for t in (query, key, value))
             weights = (query.transpose(1, 2) @ key).softmax(2)  # [B, places, keys]

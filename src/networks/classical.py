@@ -50,8 +50,8 @@ class Classical(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, *latent_shape], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        k = torch.zeros(len(z), dtype=torch.int64, device=z.device) if condition is None else condition
-        return self.draw(z, k).clamp(-1, 1).view(len(z), *self.output_shape)
+        k = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device) if condition is None else condition
+        return self.draw(z, k).clamp(-1, 1).view(-1, *self.output_shape)
 
 
 class Bernoulli(Classical):
@@ -192,7 +192,7 @@ class Markov(Classical):
             self.maps[k, t], self.factors[k, t] = fitted, torch.linalg.cholesky(noise)
 
     def draw(self, z: Tensor, k: Tensor) -> Tensor:
-        canvas = self.padded(z.new_zeros(len(z), *self.output_shape))
+        canvas = self.padded(z.new_zeros(z.shape[0], *self.output_shape))
         for t, (row, column) in enumerate(self.positions):
             mean = torch.einsum("bi,bij->bj", self.context(canvas, row, column), self.maps[k, t])
             noise = torch.einsum("bij,bj->bi", self.factors[k, t], z[:, t])

@@ -1,5 +1,6 @@
 """What two families of networks share."""
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from math import gcd
 from typing import Any, Literal
@@ -230,6 +231,10 @@ def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def float32(x: Tensor) -> torch.autocast:
-    """A context in which nothing is computed in less than float32, on the device of `x`."""
-    return torch.autocast(device_type=x.device.type, enabled=False)
+def float32(x: Tensor) -> AbstractContextManager:
+    """A context in which nothing is computed in less than float32, on the device of `x`.
+
+    None where nothing is so in any case: a program with such a context could be exported, but not read again.
+    """
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

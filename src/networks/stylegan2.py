@@ -65,8 +65,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor | None, condition: Tensor | None) -> Tensor:
         """Latents [B, latent_dim] or None, labels [B] or None -> styles [B, style_dim], in float32."""
-        device = self.layers[0].weight.device
-        with torch.autocast(device.type, enabled=False):
+        with layers.float32(self.layers[0].weight):
             inputs = [] if z is None else [normalized(z)]
             if condition is not None:
                 one_hot = F.one_hot(condition, self.num_classes).to(self.embed.weight.dtype)
@@ -157,7 +156,7 @@ class Generator(base.Generator):
         maps = noise.split([prod(shape) for shape in self.noise_shapes], 1) if self.noise_shapes else []
         maps = [values.unflatten(1, (1, *shape)) for values, shape in zip(maps, self.noise_shapes, strict=True)]
         styles = self.styles(z, condition)
-        x, images = self.grid.expand(len(z), -1, -1, -1), None
+        x, images = self.grid.expand(z.shape[0], -1, -1, -1), None  # len would fix the batch where it is traced
         for i, layer in enumerate(self.layers):
             x = layer(x, styles[i], maps[i] if maps else None)
             if i % 2 == 0:  # the last layer of its resolution; its image has the style of the layer after it
