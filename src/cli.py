@@ -33,6 +33,7 @@ from src.commands.compare import compare
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
+from src.commands.folders import new_folder, run_folder
 from src.commands.going_on import GoingOn
 from src.commands.leaderboard import leaderboard
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
@@ -40,7 +41,7 @@ from src.commands.list import list_parts
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
-from src.commands.remembered import complete, run_folder
+from src.commands.remembered import complete
 from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.study import study
@@ -63,7 +64,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run_dir", type=str | None, default=None,
-            help="folder of the run; runs/<name of the first config> by default, or that of the checkpoint",
+            help="folder of the run; runs/<name of the first config> by default, or that of the checkpoint; or auto",
         )  # fmt: skip
         for network in ("generator", "discriminator"):
             for fact in FACTS:
@@ -101,6 +102,8 @@ class CLI(LightningCLI):
         settle_precision(self.run.trainer, says=self.subcommand == "fit")
         settle_threads(self.run.trainer)
         named = [str(path) for path in self.run.get("config") or [] if path is not None]
+        if self.subcommand == "fit":
+            self.run.run_dir = new_folder(self.run, named)
         self.run.run_dir = run_folder(self.run.run_dir, self.run.trainer.default_root_dir, named)
         self.run.trainer.default_root_dir = self.run.run_dir
         if self.subcommand in ("fit", "test"):

@@ -216,7 +216,8 @@ class Evaluation(Loading):
             self.results += self.other.directed(self.floor(self.first_metric, self.other))
         values = {f"{prefix}/{result['name']}": result["value"] for result in self.results}
         errors = {f"{prefix}/{r['name']}-error": r["error"] for r in self.results if r["error"] is not None}
-        self.publish(values | errors)
+        short = {f"{prefix}/{metric.short_name}": self.results[0]["value"] for metric in self.scoring()[:1]}
+        self.publish(short | values | errors)
 
     def publish(self, curves: dict[str, float]) -> None:
         """Sends what the first process knows to the loggers and, on all of them, to the callbacks that monitor a curve.
@@ -232,7 +233,8 @@ class Evaluation(Loading):
         """The curves of a validation."""
         names = [f"val/{name}" for metric in self.scoring() for name in metric.names]
         narrow = [metric for metric in self.scoring() if metric.has_errors(self.val_images)]
-        return names + [f"val/{name}-error" for metric in narrow for name in metric.names]
+        names += [f"val/{name}-error" for metric in narrow for name in metric.names]
+        return names + [name for metric in self.scoring()[:1] if (name := f"val/{metric.short_name}") not in names]
 
     def floor(self, metric: Metric, other: Metric) -> list[dict[str, Any]]:
         """The samples against the other split, and what held-out real images score, as many generated ones beside."""

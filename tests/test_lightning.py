@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from lightning.pytorch.plugins import AsyncCheckpointIO, TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
+from src.callbacks.curves import read
 from src.callbacks.monitors import check, validation_interval
 from src.cli import main
 from src.commands.essentials import with_essentials
@@ -211,6 +213,8 @@ def test_every_curve_of_the_file_can_be_monitored_and_is_foretold(tiny_config, t
     foretold = {*cli.model.curve_intervals(), *cli.model.figure_names()}
     foretold |= {n for c in cli.trainer.callbacks if hasattr(c, "curve_names") for n in c.curve_names(cli.datamodule)}
     assert foretold == columns
+    (distance,) = [name for name in columns if re.fullmatch(r"val/fcd-\w+-\w{8}", name)]
+    assert rows[-1]["val/fcd"] == rows[-1][distance] and "val/fcd" not in read(tmp_path / "run" / "metrics.csv")
     for name in columns:
         assert float(cli.trainer.callback_metrics[name]) == pytest.approx(float(rows[-1][name])), name
     for name, interval in cli.model.curve_intervals().items():

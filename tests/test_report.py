@@ -67,7 +67,7 @@ def test_the_lines_are_the_columns_of_the_file(run, monkeypatch):
     }
     errors = {column for column in rows[0] if column.endswith("-error")}
     assert errors and len(lines["Validation bands"]) == len(errors)
-    for column in set(rows[0]) - {"step", "images_seen"} - errors:
+    for column in set(rows[0]) - {"step", "images_seen", "val/fcd"} - errors:  # the last one has a longer name, too
         assert (column.partition("/")[2] or column).replace("_", " ") in shown, column
 
 

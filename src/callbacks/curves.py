@@ -40,7 +40,8 @@ def read(path: Path) -> dict[str, Curve]:
                         steps, values = curves.setdefault(name, ([], []))
                         steps.append(int(row["step"]))
                         values.append(float(text))
-    return curves
+    twice = [a for a in curves for b in curves if b.startswith(f"{a}-") and curves[a] == curves[b]]  # short names
+    return {name: curve for name, curve in curves.items() if name not in twice}
 
 
 def panels(curves: dict[str, Curve]) -> dict[str, tuple[str, dict[str, Curve]]]:

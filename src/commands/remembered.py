@@ -10,6 +10,7 @@ import yaml
 
 from src.callbacks.checkpoints import newest_whole
 from src.commands.first import EVALUATIONS, OF_MODEL, parsed, peeked, spelled
+from src.commands.folders import run_folder
 from src.engine.moved import renewed
 from src.engine.weights import read_checkpoint
 
@@ -96,11 +97,6 @@ def appended_to(config: Any, before: str = "") -> set[str]:
         return set()
     found = {before + key.removesuffix("+") for key in config if str(key).endswith("+")}
     return found.union(*(appended_to(value, f"{before}{key}.") for key, value in config.items()))
-
-
-def run_folder(run_dir: str | None, root: str | None, configs: list[str]) -> str:
-    """Folder of a run: as it is called, that of the Trainer, or one that is named after the first configuration."""
-    return run_dir or root or f"runs/{Path(configs[0]).stem if configs else 'gan'}"
 
 
 def complete(args: list[str]) -> list[str]:

@@ -59,6 +59,11 @@ class Score(Part, ABC):
     def name(self) -> str:
         return self.names[0]
 
+    @property
+    def short_name(self) -> str:
+        """The name of the first figure without that of the features: a curve of its own, which sweeps can rely on."""
+        return self.name
+
     def observe(self, images: Tensor, indices: Tensor, labels: Tensor | None) -> None:
         """Is shown every batch of this process's samples before `evaluate`; arguments as of `Collector.update`."""
 
@@ -135,6 +140,10 @@ class Metric(Score):
     def names(self) -> list[str]:
         """Names of the figures; known after `setup`."""
         return [name + self.suffix for name in self.figure_names]
+
+    @property
+    def short_name(self) -> str:
+        return self.name.replace("-" + self.extractor.distance.removeprefix("fcd-").removeprefix("fd-"), "")
 
     def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
         real, fake = model.real(self, self.split), model.fakes[key_of(self)]
