@@ -3,8 +3,10 @@
 import csv
 import http.server
 import os
+import re
 import resource
 import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +18,10 @@ from conftest import Squares, fit, make_gan, make_trainer, refusal
 from PIL import Image
 from wandb.sdk.lib.service.service_connection import ServiceConnection
 
-from src.callbacks.checkpoints import AtomicCheckpointIO, KeepConfig, LastCheckpoint, newest_whole
+from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, KeepConfig, LastCheckpoint, newest_whole
 from src.callbacks.loggers import CSV, WandB, obstacle
 from src.callbacks.pictures import SampleGrid, class_titles, grid, to_image
+from src.callbacks.progress import StepBar
 from src.cli import main
 from src.data.requests import Requests
 from src.networks import mlp
@@ -392,6 +395,15 @@ def test_the_best_checkpoint_stays_the_best_in_a_run_that_moved(tiny_config, tmp
     assert best["global_step"] == 4 and next(distances, None) is None
 
 
+def test_a_run_that_moved_before_its_first_best_says_nothing_of_folders(tmp_path):
+    best = BestCheckpoint()
+    before = best.state_dict()
+    best.dirpath = str(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        best.load_state_dict(before | {"dirpath": "/elsewhere"})
+
+
 def test_requests_take_turns_among_the_classes():
     requests = Requests((4, 4), 1, num_classes=3, class_names=["cat", "dog", "2"])
     requests.ask(5, None, 2)
@@ -405,14 +417,22 @@ def test_requests_take_turns_among_the_classes():
 
 @pytest.mark.parametrize("max_steps", [3, -1])
 def test_the_progress_bar_counts_steps(tmp_path, max_steps):
-    from src.callbacks.progress import StepBar
-
     bar = StepBar(refresh_rate=1)
     options = {"max_steps": max_steps, "max_time": {"seconds": 1}, "callbacks": [bar], "enable_progress_bar": True}
     trainer = make_trainer(tmp_path, **options)
     trainer.fit(make_gan(), datamodule=Squares())
     if max_steps > 0:
         assert (bar.train_progress_bar.n, bar.train_progress_bar.total) == (3, 3)
+
+
+def test_the_progress_bar_of_a_run_that_goes_on_has_no_negative_speed(tmp_path, capfd):
+    trainer = make_trainer(tmp_path, 3)
+    trainer.fit(make_gan(), datamodule=Squares())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = make_trainer(tmp_path, 5, callbacks=[StepBar(refresh_rate=1)], enable_progress_bar=True)
+    again.fit(make_gan(), datamodule=Squares(), ckpt_path=tmp_path / "a.ckpt")
+    shown = "".join(capfd.readouterr())
+    assert "5/5" in shown and not re.search(r"-[\d.]+(e[+-]\d+)?it/s", shown)
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):

@@ -1,6 +1,8 @@
 """Going on with other options: what is said is honoured or refused, and what is not said stays as it was in the run."""
 
 import csv
+import logging
+import re
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from conftest import refusal
 from src.cli import main
 from src.commands.first import spelled
 from src.commands.going_on import changes, is_exact
+from src.engine.paths import near
 
 NOT_THE_SAME = "not bit by bit"
 
@@ -121,6 +124,20 @@ def test_only_what_touches_the_mathematics_is_said_to_change_the_run(going_on):
     assert NOT_THE_SAME not in said
     assert NOT_THE_SAME in going_on("--data.flip", "true", steps=7)[1]
     assert "all 7 steps are done" in going_on("--data.flip", "true", steps=7)[1]
+
+
+def test_what_is_left_of_max_time_is_said(going_on, caplog):
+    with caplog.at_level(logging.INFO):
+        going_on("--trainer.max_time", "00:00:02:00", steps=5)
+        _, said = going_on("--trainer.max_time", "00:00:02:00", steps=6)
+    assert re.search(r"max_time counts what came before, too: 0:00:\d\d are over, 0:01:\d\d are left", said)
+
+
+def test_paths_are_shown_without_dots(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert near(tmp_path / "here" / "run" / "a.ckpt") == near("run/a.ckpt") == "run/a.ckpt"
+    assert near("../run/a.ckpt") == str(tmp_path / "run" / "a.ckpt")
 
 
 def test_differences_of_configurations():

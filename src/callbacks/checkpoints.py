@@ -224,9 +224,10 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["best_model_path"]:  # Lightning forgets the best score in a folder that was moved
+        state = state | {"dirpath": self.dirpath}  # Lightning forgets the best score in a folder that was moved
+        if state["best_model_path"]:
             path = str(Path(self.dirpath) / "best.ckpt")
-            state = state | {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state |= {"best_model_path": path, "kth_best_model_path": path}
             state["best_k_models"] = {path: state["best_model_score"]}
         super().load_state_dict(state)
 

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import json
-import os
 import platform
 import runpy
 import sys
@@ -17,7 +16,7 @@ import yaml
 
 from src import __version__
 from src.commands.refusals import fail
-from src.engine.paths import check_checkpoint, check_root
+from src.engine.paths import check_checkpoint, check_root, near
 from src.engine.versions import commit
 
 EVALUATIONS = ("validate", "test", "predict")
@@ -111,7 +110,7 @@ def check_there(path: str) -> None:
     if Path(path).is_dir():
         raise ValueError(f"configuration {path} is a folder: name a .yaml file, such as those in configs/")
     files = [*Path(path).parent.glob("*.yaml"), *CONFIGS.rglob("*.yaml")]
-    there = {file.stem: os.path.relpath(file) for file in files}
+    there = {file.stem: near(file) for file in files}
     meant = difflib.get_close_matches(Path(path).stem, there, n=1)
     raise ValueError(f"{path} does not exist: " + (f"{there[meant[0]]} does" if meant else "configs/ has examples"))
 

@@ -1,8 +1,10 @@
 """A run that goes on with other options: what is honoured is said, what cannot be is refused."""
 
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from src.commands.remembered import OF_THE_MACHINE
@@ -102,6 +104,11 @@ class GoingOn(Callback):
                 checkpoint["optimizer_states"][number]["param_groups"] = optimizer.state_dict()["param_groups"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for timer in trainer.callbacks:
+            if isinstance(timer, Timer) and timer.time_remaining() is not None:
+                seconds = (timer.time_elapsed(), max(timer.time_remaining(), 0))
+                over, left = (timedelta(seconds=round(number)) for number in seconds)
+                rank_zero_info(f"max_time counts what came before, too: {over} are over, {left} are left")
         if self.changes:
             after = ": honoured; from here on the run is not bit by bit the one that it was"
             after = "" if all(map(is_exact, self.changes)) else after

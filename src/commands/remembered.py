@@ -12,6 +12,7 @@ from src.callbacks.checkpoints import newest_whole
 from src.commands.first import EVALUATIONS, OF_MODEL, parsed, peeked, spelled
 from src.commands.folders import run_folder
 from src.engine.moved import renewed
+from src.engine.paths import near
 from src.engine.weights import read_checkpoint
 
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
@@ -41,7 +42,7 @@ def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = froze
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None
     if same_run:
-        folder = Path(os.path.relpath(path)).parent
+        folder = Path(near(path)).parent
         config["run_dir"] = str(folder.parent if folder.name == "checkpoints" else folder)
     return ["--config", yaml.safe_dump(config)]
 

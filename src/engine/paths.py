@@ -1,5 +1,6 @@
 """Files that a user names and that are not there. No PyTorch here: these are refused before it is imported."""
 
+import os
 from pathlib import Path
 
 
@@ -11,6 +12,12 @@ def check_checkpoint(path: str) -> None:
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no checkpoint {path}: name a file, runs/mnist/checkpoints/last.ckpt for instance")
+
+
+def near(path: str | Path) -> str:
+    """A path as it is shown: relative where it lies in the current folder, otherwise from the root, without `..`."""
+    whole = Path(os.path.abspath(path))
+    return os.path.relpath(whole) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
 def check_root(path: str | Path) -> None:
