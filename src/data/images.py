@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class ImageDataModule(LightningDataModule, ABC):
     """
 
     splits: tuple[str, ...] = ("train", "test")
+    sampler: Callable[..., StepSampler] = StepSampler
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"batch_size {self.batch_size} is more than the {amount(len(dataset), 'training example')}: a batch"
                 " repeats some, and samples will be copies of them"
             )
-        sampler = StepSampler(
+        sampler = self.sampler(
             num_images=len(dataset),
             batch_size=self.batch_size,
             batches_per_step=module.batches_per_step,
@@ -244,8 +245,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
         """Convert grey levels to [-1, 1] on the device, after a quarter of the bytes has travelled."""
-        first, condition = batch
-        return (from_uint8(first), condition) if first.dtype == torch.uint8 else batch
+        return (from_uint8(batch[0]), batch[1]) if batch[0].dtype == torch.uint8 else batch
 
     def conditions(self, indices: Tensor) -> Tensor | None:
         """Labels of generated samples, in the proportions of the training labels.

@@ -1,7 +1,7 @@
 """The order of the data, and of the samples that are asked for: functions of the seed and of the step."""
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class StepSampler(Sampler[list[int]]):
         self.world_size = world_size
         self.current_step = current_step
         self.origin = origin
-        self._permutation = lru_cache(maxsize=2)(lambda epoch: permutation(num_images, seed, epoch))
+        self._permutation = lru_cache(maxsize=2)(partial(self.order, seed))
 
     def __len__(self) -> int:
         return max(1, self.num_images // (self.batch_size * self.batches_per_step))
@@ -55,6 +55,10 @@ class StepSampler(Sampler[list[int]]):
         start = self.current_step()
         for step in range(start, (start // len(self) + 1) * len(self)):
             yield self.indices(step)
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Of the images of one epoch."""
+        return permutation(self.num_images, seed, epoch)
 
     def indices(self, step: int) -> list[int]:
         """Indices of this process in one step, one batch after the other.
