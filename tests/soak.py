@@ -56,10 +56,16 @@ EVERYTHING = {
     "augment": [ADA],
     "g_scheduler": STEPS, "d_scheduler": DECAY, "d_optimizer": SGD, "discriminator": DROPOUT, "generator": NORMALIZED,
 }  # fmt: skip
+CONVOLUTIONS = {  # whose weights, gradients and moments lie in channels_last
+    "generator": {"class_path": "src.networks.dcgan.Generator", "init_args": {"width": 4}},
+    "discriminator": {"class_path": "src.networks.dcgan.Discriminator", "init_args": {"width": 4, "batch_norm": False}},
+    "loss": "src.objectives.losses.RelativisticPairing", "regularizers": [R1], "reuse_fakes": True,
+}  # fmt: skip
 # Options of `GAN`, of the data and of the trainer.
 EXPERIMENTS = {
     "everything": (EVERYTHING, {}, {}),
     "plain": ({}, {}, {}),
+    "channels_last": (CONVOLUTIONS, {}, {}),
     "bfloat16": (
         {"discriminator": RESIDUAL, "loss": "src.objectives.losses.Hinge"},
         {"flip": True},
