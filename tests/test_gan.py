@@ -4,6 +4,7 @@ from copy import deepcopy
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer
@@ -12,7 +13,7 @@ from torch.nn.utils import parameters_to_vector
 
 from src.engine import seeding
 from src.engine.batches import BLOCK, EVAL_BATCH, join, pieces
-from src.engine.ema import EMA
+from src.engine.ema import EMA, PowerEMA
 from src.images.augment import Augmentation, InstanceNoise
 from src.images.pixels import from_uint8, to_uint8
 from src.networks import mlp
@@ -111,7 +112,9 @@ def reference_step(gan, data, step=0):
     return g, d
 
 
-@pytest.mark.parametrize("options", [{}, {"loss": Wasserstein()}, {"regularizers": [R1(3.0)]}, {"accumulate": 4}])
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": Wasserstein(), "regularizers": [R1(1.0)]}, {"regularizers": [R1(3.0)]}, {"accumulate": 4}]
+)
 def test_the_step_is_the_algorithm(tmp_path, options):
     gan = make_gan(**options)
     data = Squares()
@@ -244,6 +247,22 @@ def test_ema_half_life_and_warmup():
     for wrong in ({}, {"half_life": 1, "decay": 0.5}, {"decay": 1.0}, {"half_life": 0}):
         with pytest.raises(ValueError, match="EMA"):
             EMA(**wrong)
+
+
+@pytest.mark.parametrize("length, power", [(0.05, 16.97), (0.10, 6.94), (0.28, 0.169)])
+def test_the_power_function_weighs_times_by_its_power_and_has_the_length_that_it_says(length, power):
+    ema = PowerEMA(length)
+    assert ema.power == pytest.approx(power, abs=5e-3)
+    kept = np.array([ema.decay_at(step, 64) for step in range(2000)])
+    shares = (1 - kept) * np.append(np.cumprod(kept[:0:-1])[::-1], 1)  # of the generator after each step
+    times = np.arange(1, 2001) / 2000
+    np.testing.assert_allclose(shares.cumsum(), times ** (ema.power + 1), atol=1e-12)
+    assert np.sqrt(np.average((times - np.average(times, weights=shares)) ** 2, weights=shares)) == pytest.approx(
+        length, rel=1e-2
+    )
+    for wrong in (0, 0.29):
+        with pytest.raises(ValueError, match="length of PowerEMA must be above 0 and below 0.289"):
+            PowerEMA(wrong)
 
 
 def test_ema_copies_buffers(tmp_path):

@@ -20,6 +20,7 @@ from src.commands.lightning import unnoticed
 from src.commands.refusals import check_writable
 from src.engine import seeding
 from src.engine.descriptions import arguments_of, unknown_in
+from src.engine.ema import solved
 from src.engine.weights import SUFFIX, WEIGHTS, read_checkpoint
 from src.gan import GAN
 from src.networks.base import Generator
@@ -32,7 +33,7 @@ LIGHTNING = "pytorch-lightning_version"  # by which Lightning knows its checkpoi
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(ckpt_path: str, output: str, license: str = "unknown") -> None:
+def export(ckpt_path: str, output: str, license: str = "unknown", length: float | None = None) -> None:
     """Write the averaged generator alone, with a card that says what it is, and a program that runs it.
 
     Args:
@@ -40,6 +41,7 @@ def export(ckpt_path: str, output: str, license: str = "unknown") -> None:
         output: the file: .safetensors for this code, .pt2 for PyTorch without it, .onnx for onnxruntime; README.md and
             run.py are written beside it.
         license: of the weights, for the card.
+        length: of an average that was not kept, a share of the run, 0.03 to 0.2; solved from files of `KeptAverages`.
 
     Raises:
         ValueError: as `read_checkpoint`; another suffix; a generator that the format cannot hold; a README.md of
@@ -58,6 +60,9 @@ def export(ckpt_path: str, output: str, license: str = "unknown") -> None:
     with unnoticed():
         gan = GAN.load_from_checkpoint(ckpt_path, metrics=None)
     generator = gan.average.eval().requires_grad_(False)
+    if length is not None:
+        average = solved(Path(ckpt_path).parent.parent, checkpoint["global_step"], length)
+        generator.load_state_dict(generator.state_dict() | average)
     if path.suffix != SUFFIX and len(generator.output_shape) != 3:
         raise ValueError(f"its samples are {list(generator.output_shape)}, no single images: name a {SUFFIX}")
     path.parent.mkdir(parents=True, exist_ok=True)
