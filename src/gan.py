@@ -19,7 +19,8 @@ from src.images.measurements import Measurement
 from src.metrics.base import Score
 from src.metrics.from_torchmetrics import ImageMetric, adapted
 from src.networks.base import Discriminator, Generator
-from src.objectives.losses import Loss
+from src.objectives.combinations import check_combination
+from src.objectives.losses import Loss, wrapped
 from src.objectives.regularizers import Augmented, Regularizer
 from src.objectives.terms import GeneratorRegularizer
 from src.training import Training, forget_gradients
@@ -65,7 +66,7 @@ class GAN(Training):
         seed: all noise is a function of it, of the step and of the process; linked to `seed_everything`.
 
     Raises:
-        ValueError: a count below its minimum, or a penalty that this discriminator cannot take.
+        ValueError: a count below its minimum, or parts that do not go together.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class GAN(Training):
             regularizer.check(discriminator)
         for augmentation in augment or []:
             augmentation.check(loss)
+        check_combination(loss, discriminator, regularizers or [])
         for regularizer in g_regularizers or []:
             regularizer.build(generator, discriminator)
         discriminator.meet(generator)
@@ -139,7 +141,7 @@ class GAN(Training):
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
         parts = [*self.regularizers, *self.g_regularizers.modules(), *self.augment.modules()]
-        self.scheduled = scheduled([loss, *parts, *([ema] if ema else [])])
+        self.scheduled = scheduled([*wrapped(loss), *parts, *([ema] if ema else [])])
         self.check()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

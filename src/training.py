@@ -237,6 +237,7 @@ class Training(Evaluation):
             names.append("grad_norm/generator")
         names += [f"augment/{name}" for name, _ in self.augment.named_buffers() if name.endswith("strength")]
         names += [number.curve for number in self.scheduled]
+        names += [f"{name}/{player}" for player, scheduler in self.over_images().items() for name in scheduler.now]
         intervals = dict.fromkeys(names, every)
         for penalty in self.regularizers:
             found = math.lcm(every, penalty.every // math.gcd(penalty.every, self.d_steps))

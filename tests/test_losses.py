@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.special import expit
 
+from src.engine.schedules import Linear
 from src.objectives import losses
+from src.objectives.topk import TopK
 
 
 def subclasses(cls: type) -> list[type]:
@@ -141,3 +143,20 @@ def test_a_weighted_loss_is_a_multiple_for_both_players():
         torch.testing.assert_close(getattr(weighted, player)(real, fake), getattr(plain, player)(real, fake) / 4)
     with pytest.raises(ValueError, match="weight of Weighted must be 0 or more"):
         losses.Weighted(weight=-1)
+
+
+@pytest.mark.parametrize("share, kept", [(1.0, 4), (0.7, 2), (0.01, 1)])
+def test_the_largest_logits_alone_count_for_the_generator(share, kept):
+    real, fake = logits(0.5, 0.1, -0.2, 0.9), logits(-1.0, 3.0, 0.5, -2.0)
+    loss = TopK(losses.Hinge(), share)
+    expected = np.sort(fake.detach().numpy())[::-1][:kept].mean()
+    assert loss.generator(None, fake).item() == pytest.approx(-expected)
+    assert loss.discriminator(real, fake) == losses.Hinge().discriminator(real, fake)
+
+
+def test_top_k_refuses_pairs_and_shares_out_of_range():
+    with pytest.raises(ValueError, match="TopK leaves out generated images, and a relativistic loss pairs each"):
+        TopK(losses.RelativisticPairing())
+    for share in (0, 1.1, Linear(1, 0, 10)):
+        with pytest.raises(ValueError, match="share of TopK must be in"):
+            TopK(share=share)

@@ -176,6 +176,25 @@ def test_half_precision_runs_and_stays_close(family, player, num_classes):
 
 @families
 @players
+def test_the_exported_program_and_the_network_agree(family, player):
+    network = perturb(build(getattr(family, player), (8, 8), num_classes=3)).eval()
+    given = inputs(network)
+    torch.testing.assert_close(torch.export.export(network, given).module()(*given), network(*given))
+
+
+@pytest.mark.slow
+@families
+@players
+@conditions
+def test_the_network_compiles_into_one_graph(family, player, num_classes):
+    network = perturb(build(getattr(family, player), (8, 8), num_classes=num_classes)).eval()
+    given = inputs(network)
+    torch.testing.assert_close(torch.compile(network, backend="aot_eager", fullgraph=True)(*given), network(*given))
+    torch._dynamo.reset()
+
+
+@families
+@players
 def test_yaml_builds_every_network(family, player):
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(getattr(base, player), "network")

@@ -98,7 +98,7 @@ def warnings_of(doctor, trainer, gan):
 
 
 def collapsed():
-    gan = make_gan(loss=Wasserstein())
+    gan = make_gan(loss=Wasserstein(), regularizers=[R1(0.0)])
     gan.generator.to_pixels.weight.data.zero_()
     return gan, Trainer(gan)
 
@@ -121,7 +121,7 @@ def test_no_advice_before_it_can_be_known_nor_for_what_comes_and_goes():
     gan.images_seen = EARLIEST - 1
     for _ in range(3):
         assert warnings_of(doctor, trainer, gan) == []
-    healthy = make_gan(loss=Wasserstein(), val_images=100)
+    healthy = make_gan(loss=Wasserstein(), regularizers=[R1(0.0)], val_images=100)
     healthy.sample = lambda numbers, condition: Squares().examples("train", 1000)[0][numbers]
     for patient in (gan, healthy, gan):
         patient.images_seen, patient.logged = EARLIEST, {}

@@ -15,6 +15,7 @@ from src.engine.ema import EMA
 from src.engine.schedules import Cosine, Linear, OverImages, Steps, check_length, extremes
 from src.images.ada import Pipeline
 from src.images.augment import Color, InstanceNoise, Sometimes
+from src.objectives.lecam import LeCam
 from src.objectives.losses import NonSaturating, Weighted
 from src.objectives.regularizers import R1
 
@@ -193,6 +194,14 @@ def test_two_parts_of_a_kind_have_a_curve_each_and_a_part_may_serve_a_second_mod
         assert (parts[0].strength, parts[1].strength) == (0.5, 0.2)
 
 
+def test_a_schedule_of_a_loss_inside_another_is_followed():
+    gan = make_gan(loss=LeCam(Weighted(weight=Linear(1, 2, 10)), weight=Linear(0, 1, 10)))
+    assert [number.curve for number in gan.scheduled] == ["weight/LeCam", "weight/Weighted"]
+    for number in gan.scheduled:
+        number.set(5)
+    assert (gan.loss.weight, gan.loss.loss.weight) == (0.5, 1.5)
+
+
 def test_a_run_with_schedules_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     whole = fit(tmp_path, scheduled_gan(), max_steps=6)
     trainer = make_trainer(tmp_path, 3, plugins=[AtomicCheckpointIO()])
@@ -220,6 +229,10 @@ def test_schedules_are_written_in_yaml_and_drawn_as_curves(tiny_config, tmp_path
         "ema": {"class_path": "src.engine.ema.EMA", "init_args": {"half_life": cosine}},
         "d_scheduler": {"class_path": "src.engine.schedules.OverImages", "init_args": {"lr": cosine, "beta2": cosine}},
     }
+    stopping = {"monitor": "beta2/discriminator", "mode": "min", "check_finite": True}  # a curve that is known
+    config["trainer"]["callbacks+"] = [
+        {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": stopping}
+    ]
     tiny_config.write_text(yaml.safe_dump(config))
     main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run")])
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()

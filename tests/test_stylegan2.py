@@ -298,10 +298,3 @@ def test_options_out_of_range_are_refused(options):
         stylegan2.Generator((32, 32), 1, **options)
     with pytest.raises(ValueError, match="group_size must be at least 1"):
         stylegan2.Discriminator((32, 32), 1, group_size=0)
-
-
-@pytest.mark.parametrize("cls", [stylegan2.Generator, stylegan2.Discriminator])
-def test_the_networks_can_be_exported(cls):
-    network = cls((8, 8), 1, width=8).eval()
-    x = torch.randn(2, *(network.latent_shape if cls is stylegan2.Generator else (1, 8, 8)))
-    torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))

@@ -152,18 +152,21 @@ class Generator(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim + noise], labels [B] -> images [B, channels, H, W], in evaluation in [-1, 1]."""
         self.check_condition(condition)
-        z, noise = z[:, : self.latent_dim], z[:, self.latent_dim :]
+        images = self.synthesize(self.styles(z[:, : self.latent_dim], condition), z[:, self.latent_dim :])
+        return images if self.training else images.clamp(-1, 1)
+
+    def synthesize(self, styles: list[Tensor] | Tensor, noise: Tensor) -> Tensor:
+        """The style [B, latent_dim] of each layer and of the last image, noise [B, values] -> images, not bounded."""
         maps = noise.split([prod(shape) for shape in self.noise_shapes], 1) if self.noise_shapes else []
         maps = [values.unflatten(1, (1, *shape)) for values, shape in zip(maps, self.noise_shapes, strict=True)]
-        styles = self.styles(z, condition)
-        x, images = self.grid.expand(z.shape[0], -1, -1, -1), None  # len would fix the batch where it is traced
+        x, images = self.grid.expand(noise.shape[0], -1, -1, -1), None  # len would fix the batch where it is traced
         for i, layer in enumerate(self.layers):
             x = layer(x, styles[i], maps[i] if maps else None)
             if i % 2 == 0:  # the last layer of its resolution; its image has the style of the layer after it
                 here = self.to_pixels[i // 2](x, styles[i + 1]) + self.biases[i // 2][:, None, None]
                 with layers.float32(x):
                     images = here if images is None else here + self.upsample(images)
-        return images if self.training else images.clamp(-1, 1)
+        return images
 
     def styles(self, z: Tensor, condition: Tensor | None) -> list[Tensor]:
         """The style [B, latent_dim] of each layer and of the last image."""

@@ -69,6 +69,8 @@ class Classification(Regularizer):
         ValueError: for a negative weight, or `every` below 1.
     """
 
+    second_output = True
+
     def __init__(self, weight: float | Schedule = 1.0, fake_weight: float = 1.0, every: int = 1):
         super().__init__(weight, every)
         self.fake_weight = fake_weight
@@ -126,6 +128,8 @@ class DataToDataCrossEntropy(Regularizer):
     Raises:
         ValueError: for a negative weight, `every` below 1, options out of range, or a discriminator without proxies.
     """
+
+    second_output = True
 
     def __init__(
         self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98

@@ -1,6 +1,7 @@
 """What the two players minimize, from logits. `real_logits` = D(x), `fake_logits` = D(G(z)), each [B]."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -156,3 +157,10 @@ class Weighted(Loss):
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return self.weight * self.loss.discriminator(real_logits, fake_logits)
+
+
+def wrapped(loss: Loss) -> Iterator[Loss]:
+    """A loss, the loss inside it, and so on: `LeCam`, `Weighted` and `TopK` hold one as `loss`."""
+    while loss is not None:
+        yield loss
+        loss = getattr(loss, "loss", None)

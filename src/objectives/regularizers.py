@@ -22,6 +22,7 @@ class Regularizer(Part, ABC):
     Attributes:
         gradient_penalty: differentiates the discriminator with respect to its input.
         before_augmentation: takes images that are not augmented, and a discriminator that augments them.
+        second_output: trains the classes that the discriminator finds, beside its logits.
 
     Raises:
         ValueError: for a negative weight, or `every` below 1.
@@ -29,6 +30,7 @@ class Regularizer(Part, ABC):
 
     gradient_penalty: bool = False
     before_augmentation: bool = False
+    second_output: bool = False
 
     def __init__(self, weight: float | Schedule, every: int = 1):
         check_schedule(self, weight, every)

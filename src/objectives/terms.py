@@ -1,13 +1,16 @@
 """Terms of the generator's loss beside the game, added by the training step."""
 
 from abc import ABC, abstractmethod
+from math import ceil, prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from src.engine.descriptions import Part
+from src.engine.distributed import average_
 from src.engine.schedules import Schedule
+from src.networks.layers import SecondOutput
 from src.objectives.regularizers import check_schedule
 
 
@@ -111,3 +114,80 @@ def matrices(network: nn.Module) -> list[Tensor]:
     embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     tables = {weight for embedding in embeddings for weight in embedding.parameters()}
     return [weight.flatten(1) for weight in network.parameters() if weight.dim() >= 2 and weight not in tables]
+
+
+class PathLength(GeneratorRegularizer):
+    """Steps of equal length in w move the image equally far: E (||J_w^T y|| - a)^2; StyleGAN2, arXiv:1912.04958, Eq. 4.
+
+    J is the derivative of the image by the styles of its layers, whose mean square is taken, y is noise of N(0, 1)
+    over the square root of the number of pixels, and a is the moving average of the length, which lies in the
+    checkpoint. StyleGAN2 gives the term an optimizer step of its own; here it is one of the loss that is due. Its
+    authors leave it out for CIFAR-10. In float32, by a second derivative.
+
+    Args:
+        weight: of the term, 0 or more; 2 in StyleGAN2.
+        every: evaluate at every this many steps, rescaled by it; 4 in StyleGAN2.
+        share: of the batch that it takes, above 0 and up to 1; one half in StyleGAN2.
+        decay: of the average at each evaluation, in [0, 1).
+
+    Raises:
+        ValueError: for options out of range, or a generator without styles.
+    """
+
+    def __init__(self, weight: float | Schedule = 2.0, every: int = 4, share: float = 0.5, decay: float = 0.99):
+        super().__init__(weight, every)
+        if not 0 < share <= 1 or not 0 <= decay < 1:
+            raise ValueError(f"PathLength needs a share in (0, 1] and a decay in [0, 1), got {share} and {decay}")
+        self.share, self.decay = share, decay
+        self.register_buffer("average", torch.zeros(()))
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        if not hasattr(generator, "synthesize"):
+            raise ValueError(
+                "PathLength needs a generator with styles: take src.networks.stylegan2, or remove the term"
+            )
+
+    def lengths(self, generator: Any, z: Tensor, condition: Any) -> Tensor:
+        """||J_w^T y|| of each latent [B, *latent_shape]: [B], with a graph to the generator."""
+        with torch.autocast(z.device.type, enabled=False):
+            styles = torch.stack(generator.styles(z[:, : generator.latent_dim], condition))
+            images = generator.synthesize(styles, z[:, generator.latent_dim :])
+            y = torch.randn_like(images) / prod(images.shape[2:]) ** 0.5
+            (gradient,) = torch.autograd.grad((images * y).sum(), styles, create_graph=True)
+        return gradient.square().sum(2).mean(0).sqrt()
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        number = ceil(self.share * len(z))
+        lengths = self.lengths(model.generator, z[:number], None if condition is None else condition[:number])
+        mean = lengths.detach().mean()
+        average_([mean])
+        self.average.lerp_(torch.where(mean.isfinite(), mean, self.average), 1 - self.decay)
+        return (lengths - self.average).square().mean()
+
+
+class FeatureMatching(GeneratorRegularizer):
+    """Distance of the mean features of generated and real images in D: mean |E h(G(z)) - E h(x)|.
+
+    Salimans et al., arXiv:1606.03498, Section 3.1, who take squares; as a term beside the game, not in its place. h are
+    the features before the logit.
+
+    Args:
+        weight: of the term, 0 or more.
+        every: evaluate at every this many steps, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, `every` below 1, or a discriminator that does not give its features.
+    """
+
+    def __init__(self, weight: float | Schedule = 1.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        if not isinstance(discriminator, SecondOutput):
+            raise ValueError("FeatureMatching needs the features of dcgan.Discriminator or biggan.Discriminator")
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        with torch.no_grad():
+            wanted = model.discriminator.pooled(model.augment(real)).float().mean(0)
+        found = model.discriminator.pooled(model.augment(model.measurement(fake))).float().mean(0)
+        return (found - wanted).abs().mean()
