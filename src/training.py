@@ -233,8 +233,7 @@ class Training(Evaluation):
         every = self.trainer.log_every_n_steps
         names = ["loss/discriminator", "loss/generator", "logits/real", "logits/fake", "images_seen"]
         names += ["images_per_second", "lr/generator", "lr/discriminator", "grad_norm/discriminator"]
-        if any(weight.requires_grad for weight in self.generator.parameters()):
-            names.append("grad_norm/generator")
+        names += ["grad_norm/generator"] * any(weight.requires_grad for weight in self.generator.parameters())
         names += [f"augment/{name}" for name, _ in self.augment.named_buffers() if name.endswith("strength")]
         names += [number.curve for number in self.scheduled]
         names += [f"{name}/{player}" for player, scheduler in self.over_images().items() for name in scheduler.now]

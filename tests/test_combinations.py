@@ -6,14 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import Squares, fit, make_gan
+from conftest import Squares, fit, make_gan, make_trainer
 from test_networks import build
 
+from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.engine.ema import EMA
+from src.engine.schedules import Cosine, Linear, OverImages, Steps
 from src.images import ada, augment
 from src.networks import biggan, dcgan, fastgan, mlp, r3gan, resnet, stylegan2, unet
 from src.objectives import auxiliary, consistency, losses, regularizers
 from src.objectives.lecam import LeCam
+from src.objectives.terms import PathLength
 
 PLAYERS = {  # generator, discriminator
     "mlp": (mlp.Generator, mlp.Discriminator),
@@ -123,6 +126,34 @@ def test_two_steps_move_both_players_to_finite_weights(row, tmp_path):
     still = [name for name, weight in before.items() if torch.equal(weight, after[name])]
     assert all(name.endswith("bias") for name in still)  # a bias of both logits cancels in some losses
     assert gan.sample(torch.arange(4), torch.arange(4) % 2 if row[-1] != "none" else None).abs().max() <= 1
+
+
+def test_a_run_with_all_that_is_drawn_or_scheduled_resumes_bitwise(tmp_path):
+    def gan():
+        torch.manual_seed(0)
+        facts = {"image_size": (8, 8), "channels": 1, "num_classes": 2}
+        rates = partial(OverImages, lr=Cosine(0.01, 0.001, 100), beta1=Steps([0.0, 0.5], [30]))
+        return make_gan(
+            generator=build(stylegan2.Generator, **facts, style_mixing=0.9),
+            discriminator=build(stylegan2.Discriminator, **facts),
+            loss=LeCam(losses.Weighted(weight=Linear(1, 2, 60)), weight=Linear(0, 1, 60)),
+            regularizers=[regularizers.R1(Cosine(1, 0.1, 90), every=2), consistency.Consistency()],
+            g_regularizers=[PathLength(every=2)],
+            augment=[ada.AdaptivePipeline(images=100), augment.InstanceNoise(Linear(0.5, 0.1, 90), steps=None)],
+            ema=EMA(half_life=Linear(0, 100, 96), warmup=None), accumulate=2,
+            g_optimizer=adam, d_optimizer=adam, g_scheduler=rates, d_scheduler=rates,
+        )  # fmt: skip
+
+    whole = fit(tmp_path, gan(), Large(labels=True), max_steps=5)
+    trainer = make_trainer(tmp_path, 3, plugins=[AtomicCheckpointIO()])
+    trainer.fit(gan(), datamodule=Large(labels=True))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    again = gan()
+    make_trainer(tmp_path, 5).fit(again, datamodule=Large(labels=True), ckpt_path=tmp_path / "half.ckpt")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert whole.augment[0].strength > 0
+    numbers = torch.arange(20)
+    assert torch.equal(whole.sample(numbers, numbers % 2)[7:8], again.sample(numbers[7:8], numbers[7:8] % 2))
 
 
 def test_the_covering_holds_every_pair():

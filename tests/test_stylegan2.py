@@ -5,12 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Squares, fit, make_gan, make_trainer
 from torch import nn
 
-from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.engine.distributed import batch_norm_statistics
-from src.engine.ema import EMA
 from src.networks import stylegan2
 from src.networks.equalized import Conv, Linear, ModulatedConv, normalized
 from src.networks.resampling import Blur
@@ -273,23 +270,6 @@ def test_styles_are_computed_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         generator(torch.randn(2, *generator.latent_shape))
     assert dtypes == [torch.float32, torch.float32, torch.bfloat16, torch.float32]
-
-
-def test_a_run_with_noise_and_mixed_styles_resumes_bitwise(tmp_path):
-    def gan():
-        torch.manual_seed(0)
-        generator = stylegan2.Generator((4, 4), 1, style_mixing=0.9, **TINY)
-        return make_gan(generator=generator, ema=EMA(decay=0.9), accumulate=2)
-
-    whole = fit(tmp_path, gan(), max_steps=4)
-    trainer = make_trainer(tmp_path, 2, plugins=[AtomicCheckpointIO()])
-    trainer.fit(gan(), datamodule=Squares())
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    again = gan()
-    make_trainer(tmp_path, 4).fit(again, datamodule=Squares(), ckpt_path=tmp_path / "half.ckpt")
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
-    numbers = torch.arange(20)
-    assert torch.equal(whole.sample(numbers)[7:8], again.sample(numbers[7:8]))
 
 
 @pytest.mark.parametrize("options", [{"style_mixing": 1.5}, {"truncation": -0.1}, {"channel_base": 8}])
