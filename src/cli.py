@@ -1,4 +1,4 @@
-"""The command line: `python -m src {fit,validate,test,predict,score,compare,export}`."""
+"""The command line: `python -m src {fit,validate,test,predict,score,compare,export,interpolate}`."""
 
 import inspect
 import json
@@ -35,6 +35,7 @@ from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.folders import new_folder, run_folder
 from src.commands.going_on import GoingOn
+from src.commands.interpolate import interpolate
 from src.commands.leaderboard import leaderboard
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
 from src.commands.list import list_parts
@@ -56,6 +57,7 @@ FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
 FUNCTIONS |= {"leaderboard": leaderboard, "list": list_parts, "study": lambda args: study(args, main)}
+FUNCTIONS |= {"interpolate": interpolate}
 
 
 class CLI(LightningCLI):
@@ -205,8 +207,8 @@ class CLI(LightningCLI):
 
     def after_predict(self) -> None:
         if self.trainer.is_global_zero:
-            output = self.trainer.callbacks[-1].output
-            say(f"{self.run.num_images} images in {output / 'images'}", f"the first of them in {output / 'grid.png'}")
+            writer = self.trainer.callbacks[-1]
+            say(f"{writer.count} images in {writer.place}", f"the first of them in {writer.output / 'grid.png'}")
 
     @property
     def checkpoint(self) -> Path:

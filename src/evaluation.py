@@ -1,19 +1,15 @@
 """How a generator is shown and scored: in validation, in `test`, in `predict` and in the grids of a run."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
-from itertools import count
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from src.engine import seeding
-from src.engine.batches import BLOCK, spread
+from src.engine.batches import in_blocks
 from src.engine.distributed import average_, batch_norm_statistics, largest
 from src.engine.modes import evaluating
 from src.images.loaders import Loading
@@ -88,22 +84,18 @@ class Evaluation(Loading):
         Returns:
             float32 samples [B, *output_shape], images [B, C, H, W] in [-1, 1] as a rule.
         """
-        seen = defaultdict(count)  # a number that comes again, with another condition for instance, needs its row again
-        turns = torch.tensor([next(seen[index]) for index in indices.tolist()], dtype=torch.int64)
-        batches = torch.stack([indices.cpu() // BLOCK, turns], 1)
-        indices, latents = indices.to(self.device), self.latents_of(indices).to(self.device)
-        condition = move_data_to_device(condition, self.device)
-        images = torch.empty(len(indices), *self.generator.output_shape, device=self.device)
-        # Kernels round differently for other batch sizes: sample i is always row i % BLOCK of a batch of BLOCK.
-        with exact_float32(self.device):
-            for batch in batches.unique(dim=0):
-                here = (batches == batch).all(1).to(self.device)
-                rows = indices[here] % BLOCK
-                z, c = tree_map_only(
-                    Tensor, lambda t, here=here, rows=rows: spread(t[here], rows), (latents, condition)
-                )
-                images[here] = self(z, c)[rows].float()
-        return images
+        return self.drawn(self.average, indices, self.latents_of(indices), condition)
+
+    def drawn(self, network: Callable[..., Tensor], indices: Tensor, *inputs: Any) -> Tensor:
+        """What a function of the averaged generator makes of each sample, to the last bit whatever the others.
+
+        Args:
+            network: the generator, or a part of it.
+            indices: [B], numbers of the samples.
+            inputs: of `network`, whose tensors have a row a sample.
+        """
+        with evaluating(self.average), exact_float32(self.device):
+            return in_blocks(network, indices, inputs, self.generator.output_shape, self.device)
 
     def setup(self, stage: str) -> None:
         if self.from_elsewhere and stage != "predict":

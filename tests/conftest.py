@@ -169,6 +169,29 @@ def run(tiny_config: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def trained_briefly(folder: Path, *options: str) -> str:
+    """The checkpoint of two steps on the digits, with a moving average."""
+    quick = ["--data", "Digits", "--trainer.max_steps", "2", "--model.metrics", "null", "--trainer.logger", "false"]
+    quick += ["--trainer.callbacks", "null", "--model.ema", "EMA", "--model.ema.half_life", "100"]
+    main(["fit", *options, *quick, "--run_dir", str(folder)])
+    return str(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture(scope="session")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of dense networks, for tests that only read it."""
+    networks = ("--model.generator", "mlp.Generator", "--model.discriminator", "mlp.Discriminator")
+    return trained_briefly(tmp_path_factory.mktemp("brief"), *networks)
+
+
+@pytest.fixture(scope="session")
+def styled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of a generator with styles, 4 of them."""
+    networks = ["--model.generator", "stylegan2.Generator", "--model.discriminator", "mlp.Discriminator"]
+    networks += ["--model.generator.width", "4", "--model.generator.latent_dim", "6"]
+    return trained_briefly(tmp_path_factory.mktemp("styled"), *networks)
+
+
 def refusal(args: list[str], capsys) -> str:
     """Runs a command that must fail, and returns the one line that it says."""
     capsys.readouterr()

@@ -54,7 +54,7 @@ def test_the_published_networks_have_their_number_of_parameters(
 @pytest.mark.parametrize("side, styles", [(32, 8), (64, 10), (128, 12), (256, 14)])
 def test_there_are_as_many_styles_as_in_the_published_networks(side, styles):
     network = stylegan2.Generator((side, side), 3, **TINY)
-    assert len(network.styles(torch.empty(2, 6), None)) == styles
+    assert network.styles(torch.empty(2, 6), None).shape[1] == network.num_styles == styles
 
 
 # Layers
@@ -213,14 +213,14 @@ def test_each_layer_is_shown_a_map_of_its_own():
 def test_styles_are_mixed_in_training_alone_and_switch_once():
     generator = stylegan2.Generator((32, 32), 1, style_mixing=0.5, **TINY)
     z = torch.randn(400, 6)
-    styles = torch.stack(generator.styles(z, None))  # [8, 400, 6]
+    styles = generator.styles(z, None).transpose(0, 1)  # [8, 400, 6]
     own, other = (styles == generator.mapping(z, None)).all(2), (styles == styles[-1]).all(2)
     mixed = ~own[-1]
     assert own[0].all() and mixed.float().mean().item() == pytest.approx(0.5, abs=0.08)
     assert (own ^ other)[:, mixed].all() and (own.int().diff(dim=0) <= 0).all()
     assert set(own.sum(0)[mixed].tolist()) == set(range(1, 8))
     generator.eval()
-    assert all(torch.equal(style, generator.mapping(z, None)) for style in generator.styles(z, None))
+    assert all(torch.equal(style, generator.mapping(z, None)) for style in generator.styles(z, None).unbind(1))
 
 
 def test_the_mean_style_is_followed_in_training_and_truncates_in_evaluation():
@@ -229,9 +229,9 @@ def test_the_mean_style_is_followed_in_training_and_truncates_in_evaluation():
     w = generator.mapping(z, None)
     torch.testing.assert_close(generator.mapping.average, 0.005 * w.mean(0))
     generator.mapping.average.copy_(torch.arange(6.0))
-    assert torch.equal(generator.styles(z, None)[0], generator.mapping(z, None))
+    assert torch.equal(generator.styles(z, None)[:, 0], generator.mapping(z, None))
     generator.eval().mapping.average.copy_(torch.arange(6.0))
-    torch.testing.assert_close(generator.styles(z, None)[2], torch.arange(6.0) + 0.25 * (w - torch.arange(6.0)))
+    torch.testing.assert_close(generator.styles(z, None)[:, 2], torch.arange(6.0) + 0.25 * (w - torch.arange(6.0)))
 
 
 def test_processes_agree_on_the_mean_style():

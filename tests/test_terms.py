@@ -21,9 +21,9 @@ def test_the_length_of_a_path_is_that_of_the_noise_times_the_jacobian():
     torch.manual_seed(1)
     noise = torch.randn(2, 2, 8, 8) / 8
     for i in range(2):
-        styles = torch.stack(generator.styles(z[i : i + 1, : generator.latent_dim], condition[i : i + 1])).detach()
-        image_of = lambda styles, i=i: generator.synthesize(styles, z[i : i + 1, generator.latent_dim :])[0]  # noqa: E731
-        jacobian = torch.autograd.functional.jacobian(image_of, styles)[..., 0, :]  # [C, H, W, layer, dimension]
+        styles = generator.styles(z[i : i + 1], condition[i : i + 1]).detach()
+        image_of = lambda styles, i=i: generator.from_styles(styles, z[i : i + 1])[0]  # noqa: E731
+        jacobian = torch.autograd.functional.jacobian(image_of, styles)[:, :, :, 0]  # [C, H, W, layer, dimension]
         along = torch.einsum("chw,chwld->ld", noise[i], jacobian)
         assert found[i].item() == pytest.approx(along.square().sum(1).mean().sqrt().item(), rel=1e-4)
 

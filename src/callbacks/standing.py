@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.engine.batch_norm import measure_batch_norm_
+
 
 class StandingStatistics(Callback):
     """Measures the batch-norm statistics of the averaged generator anew, for every validation and checkpoint.
@@ -48,19 +50,10 @@ class StandingStatistics(Callback):
     def measure(self, trainer: Trainer, model: LightningModule) -> None:
         if model.global_step == self.step:
             return
-        self.step, network = model.global_step, model.generator_ema
-        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
-            norm.train()
-        for indices in torch.arange(self.batches * self.batch_size).split(self.batch_size):
-            latents, condition = model.latents_of(indices), trainer.datamodule.conditions(indices)
-            network(*move_data_to_device((latents, condition), model.device))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
+        self.step = model.global_step
+        batches = torch.arange(self.batches * self.batch_size).split(self.batch_size)
+        inputs = ((model.latents_of(indices), trainer.datamodule.conditions(indices)) for indices in batches)
+        measure_batch_norm_(model.generator_ema, (move_data_to_device(batch, model.device) for batch in inputs))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.measure(trainer, pl_module)

@@ -9,8 +9,10 @@ import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from src.callbacks.predictions import PredictionWriter
+from src.callbacks.predictions import Format, PredictionWriter
+from src.commands.numbers import numbers_of
 from src.commands.refusals import check_writable
+from src.commands.truncation import Truncate, say_truncation
 from src.engine import precision, threads
 
 # Those that end in -true, but for 32-true, are refused with the remedy by `check_trainer`.
@@ -92,9 +94,13 @@ class Trainer(pl.Trainer):
         datamodule: Any = None,
         ckpt_path: str | None = None,
         output: str | None = None,
-        num_images: int = 64,
+        num_images: int | None = None,
+        seeds: str | None = None,
         seed: int = 0,
         classes: str | None = None,
+        truncation: float = 1.0,
+        columns: PositiveInt | None = None,
+        format: Format = "png",
         batch_size: int = 64,
     ) -> None:
         """Generate images from a checkpoint. Image number i depends on the seed, i and its class alone.
@@ -102,17 +108,26 @@ class Trainer(pl.Trainer):
         Args:
             ckpt_path: checkpoint to sample from; nothing else is needed.
             output: new or empty folder; `predictions` in the run folder by default.
-            num_images: how many.
+            num_images: how many, from number 0 on; 64 by default.
+            seeds: numbers of the images instead, "3,7,11-20" for instance: those that the same numbers give otherwise.
             seed: of the noise; another one gives other images.
             classes: of a class-conditional model, numbers or names ("3,7"), which take turns; all of them by default.
+            truncation: deviation of the samples from their mean, as a share above 0; less than 1 makes them more
+                typical, and more alike. A line says what is done.
+            columns: images a row of grid.png, which shows the first hundred.
+            format: of the files, or of the one that holds all: .zip (of .png), or .npz, which is fastest.
             batch_size: images held at once; the files do not depend on it.
         """
-        datamodule.ask(num_images, classes, batch_size)
+        if seeds and num_images is not None:
+            raise ValueError("--seeds says which images: leave out --num_images")
+        numbers = numbers_of(seeds, "--seeds") if seeds else range(64 if num_images is None else num_images)
+        datamodule.ask(numbers, classes, batch_size)
         model.seed = seed
-        columns = min(len(datamodule.classes), 10) or model.generator.columns
+        columns = columns or min(len(datamodule.classes), 10) or model.generator.columns
         output = output or str(Path(self.default_root_dir) / "predictions")
         check_writable(output, "--output")
-        self.callbacks.append(PredictionWriter(output, columns))
+        say_truncation(model.generator, truncation)
+        self.callbacks += [Truncate(truncation), PredictionWriter(output, columns, format)]
         super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
 
 

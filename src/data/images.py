@@ -241,7 +241,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _requests(self, name: str) -> DataLoader:
         num_images = getattr(self.trainer.lightning_module, name)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return sample_loader(num_images, self.conditions, EVAL_BATCH, rank, world_size)
+        return sample_loader(range(num_images), self.conditions, EVAL_BATCH, rank, world_size)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
         """Convert grey levels to [-1, 1] on the device, after a quarter of the bytes has travelled."""

@@ -1,6 +1,6 @@
 """The order of the data, and of the samples that are asked for: functions of the seed and of the step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -101,7 +101,7 @@ def chunks(length: int, size: int, rank: int, world_size: int) -> list[range]:
 class SampleChunks(Dataset):
     """Chunks of sample numbers with their conditions; arguments as of `sample_loader`."""
 
-    def __init__(self, chunks: list[range], conditions: Callable[[Tensor], Tensor | None]) -> None:
+    def __init__(self, chunks: list[Sequence[int]], conditions: Callable[[Tensor], Tensor | None]) -> None:
         self.chunks = chunks
         self.conditions = conditions
 
@@ -114,16 +114,16 @@ class SampleChunks(Dataset):
 
 
 def sample_loader(
-    num_images: int,
+    numbers: Sequence[int],
     conditions: Callable[[Tensor], Tensor | None],
     batch_size: int,
     rank: int,
     world_size: int,
 ) -> DataLoader:
-    """Requests for samples 0 to num_images - 1, each in exactly one process.
+    """Requests for samples, each in exactly one process.
 
     Args:
-        num_images: samples over all processes.
+        numbers: of the samples, over all processes.
         conditions: maps indices (b,) to what the generator is conditioned on, or None.
         batch_size: samples of a chunk; the chunks do not depend on `world_size`, and the last may be shorter.
         rank: this process.
@@ -133,5 +133,6 @@ def sample_loader(
         Loader of (indices int64 (b,), condition).
     """
     # Lightning wants a batch for every process, or some would wait for the others for ever: an empty one will do.
-    requests = SampleChunks(chunks(num_images, batch_size, rank, world_size) or [range(0)], conditions)
+    mine = [numbers[chunk.start : chunk.stop] for chunk in chunks(len(numbers), batch_size, rank, world_size)]
+    requests = SampleChunks(mine or [range(0)], conditions)
     return DataLoader(requests, batch_size=None, generator=torch.Generator())

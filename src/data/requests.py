@@ -1,5 +1,7 @@
 """What `predict` asks of a generator: numbers of samples and their classes. No data set is read."""
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -25,24 +27,24 @@ class Requests(LightningDataModule):
         super().__init__()
         self.image_size, self.channels, self.num_classes = tuple(image_size), channels, num_classes
         self.class_names = class_names or [str(i) for i in range(num_classes)]
-        self.num_images, self.batch_size = 0, EVAL_BATCH
+        self.numbers, self.batch_size = range(0), EVAL_BATCH
         self.classes: list[int] = []
 
-    def ask(self, num_images: int, classes: str | None, batch_size: int) -> None:
-        """Sets how many images are wanted, of which classes ("3,7" or names, which take turns), and how many at once.
+    def ask(self, numbers: Sequence[int], classes: str | None, batch_size: int) -> None:
+        """Sets which images are wanted, of which classes ("3,7" or names, which take turns), and how many at once.
 
         Raises:
-            ValueError: a number below one, a class that does not exist, or classes of an unconditional generator.
+            ValueError: no image, a class that does not exist, or classes of an unconditional generator.
         """
-        if num_images < 1:
-            raise ValueError(f"--num_images must be at least 1, got {num_images}")
+        if not numbers:
+            raise ValueError("--num_images must be at least 1")
         if batch_size < 1:
             raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
         if classes and not self.num_classes:
             raise ValueError(
                 "--classes needs a class-conditional model; this one is unconditional: leave the option out"
             )
-        self.num_images, self.batch_size = num_images, batch_size
+        self.numbers, self.batch_size = numbers, batch_size
         self.classes = [self.index(name.strip()) for name in classes.split(",")] if classes else []
 
     def index(self, name: str) -> int:
@@ -61,5 +63,5 @@ class Requests(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return sample_loader(
-            self.num_images, self.conditions, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+            self.numbers, self.conditions, self.batch_size, self.trainer.global_rank, self.trainer.world_size
         )

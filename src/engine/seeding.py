@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # What a draw is for: the first word of its key.
-ORDER, DISCRIMINATOR, GENERATOR, WARMUP, MODULES, SAMPLES, BAGS, RECORDINGS, DROPOUT, MEASUREMENTS = range(10)
+ORDER, DISCRIMINATOR, GENERATOR, WARMUP, MODULES, SAMPLES, BAGS, RECORDINGS, DROPOUT, MEASUREMENTS, TYPICAL = range(11)
 
 
 def mix(seed: int, *key: int) -> int:

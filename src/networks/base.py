@@ -58,9 +58,15 @@ class Generator(Network):
         num_classes: of the condition; 0: unconditional.
         latent_shape: of one latent, which is drawn from N(0, 1).
 
+    Attributes:
+        num_styles: of a sample; 0 where there are none. Where there are, `forward(z, condition)` is, in evaluation,
+            `from_styles(styles, z)`, and styles [B, num_styles, D] repeat w = `to_w(z, condition)` [B, D].
+
     Raises:
         ValueError: for facts that no image has, see `Network`.
     """
+
+    num_styles = 0
 
     def __init__(
         self, image_size: tuple[int, int], channels: int, num_classes: int = 0, *, latent_shape: tuple[int, ...]

@@ -158,7 +158,8 @@ class Generator(base.Generator):
         if spectral_norm:
             layers.add_spectral_norm(self)
         # Without spectral norm: "with it some runs failed", ajbrock/BigGAN-PyTorch.
-        self.shared = nn.Embedding(num_classes, shared_dim).apply(orthogonal) if num_classes and shared_dim else None
+        embeds = num_classes > 0 and shared_dim > 0
+        self.shared = layers.Embedding(num_classes, shared_dim).apply(orthogonal) if embeds else None
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
@@ -166,7 +167,7 @@ class Generator(base.Generator):
         first, *parts = z.split(self.parts, dim=1)
         label = z[:, :0]
         if condition is not None:
-            label = self.shared(condition) if self.shared else F.one_hot(condition, self.num_classes).to(z.dtype)
+            label = self.shared(condition) if self.shared else layers.shares(condition, self.num_classes).to(z.dtype)
         x = self.linear(first).unflatten(1, self.grid)
         for i, (block, part) in enumerate(zip(self.blocks, parts, strict=True)):
             if i == self.attended:

@@ -92,6 +92,18 @@ def dense(widths: tuple[int, ...], activation: nn.Module, batch_norm: bool, drop
     return stack
 
 
+class Embedding(nn.Embedding):
+    """A row a class; instead of labels [B] it takes shares of classes [B, num_classes] as well, and mixes the rows."""
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return condition @ self.weight if condition.is_floating_point() else super().forward(condition)
+
+
+def shares(condition: Tensor, num_classes: int) -> Tensor:
+    """Shares of classes [B, num_classes]: of labels [B] the whole."""
+    return condition if condition.is_floating_point() else F.one_hot(condition, num_classes)
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch normalization with a gain and a bias per class; without classes, the ordinary one.
 
@@ -107,8 +119,8 @@ class ConditionalBatchNorm2d(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(num_features, affine=num_classes == 0)
         if num_classes > 0:
-            self.gain = nn.Embedding(num_classes, num_features)
-            self.bias = nn.Embedding(num_classes, num_features)
+            self.gain = Embedding(num_classes, num_features)
+            self.bias = Embedding(num_classes, num_features)
             nn.init.ones_(self.gain.weight)
             nn.init.zeros_(self.bias.weight)
 

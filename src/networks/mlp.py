@@ -37,7 +37,7 @@ class Generator(base.Generator):
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
         num_inputs = latent_dim
         if num_classes > 0:
-            self.embed = nn.Embedding(num_classes, latent_dim)
+            self.embed = layers.Embedding(num_classes, latent_dim)
             num_inputs += latent_dim
         widths = (num_inputs, *hidden)
         self.hidden = layers.dense(widths, nn.ReLU(), batch_norm, dropout)

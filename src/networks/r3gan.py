@@ -97,7 +97,7 @@ class Generator(base.Generator):
         widths = stage_widths(width, self.num_blocks, num_wide)
         self.grid = nn.Parameter(torch.randn(width, *layers.grid_size(image_size, self.num_blocks)))
         if num_classes > 0:
-            self.embed = nn.Embedding(num_classes, latent_dim)
+            self.embed = layers.Embedding(num_classes, latent_dim)
             nn.init.normal_(self.embed.weight, std=num_classes**-0.5)
         self.linear = normal(nn.Linear(latent_dim * (2 if num_classes > 0 else 1), width, bias=False))
         self.stages = nn.ModuleList()

@@ -8,7 +8,6 @@ from itertools import pairwise
 from math import prod, sqrt
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.networks import base, layers
@@ -68,8 +67,8 @@ class Mapping(nn.Module):
         with layers.float32(self.layers[0].weight):
             inputs = [] if z is None else [normalized(z)]
             if condition is not None:
-                one_hot = F.one_hot(condition, self.num_classes).to(self.embed.weight.dtype)
-                inputs.append(normalized(self.embed(one_hot)))
+                shares = layers.shares(condition, self.num_classes).to(self.embed.weight.dtype)
+                inputs.append(normalized(self.embed(shares)))
             w = torch.cat(inputs, 1)
             for layer in self.layers:
                 w = leaky(layer(w))
@@ -138,6 +137,7 @@ class Generator(base.Generator):
         self.num_blocks, self.latent_dim = num_blocks, latent_dim
         self.noise_shapes = shapes if noise else []
         self.style_mixing, self.truncation = style_mixing, truncation
+        self.num_styles = 2 * num_blocks + 2  # of the layers and of the last image
         widths = stage_widths(width, channel_base, num_blocks)
         self.mapping = Mapping(latent_dim, latent_dim, num_classes, num_mapping)
         self.grid = nn.Parameter(torch.randn(widths[0], *grids[0]))
@@ -152,34 +152,36 @@ class Generator(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim + noise], labels [B] -> images [B, channels, H, W], in evaluation in [-1, 1]."""
         self.check_condition(condition)
-        images = self.synthesize(self.styles(z[:, : self.latent_dim], condition), z[:, self.latent_dim :])
-        return images if self.training else images.clamp(-1, 1)
+        return self.from_styles(self.styles(z, condition), z)
 
-    def synthesize(self, styles: list[Tensor] | Tensor, noise: Tensor) -> Tensor:
-        """The style [B, latent_dim] of each layer and of the last image, noise [B, values] -> images, not bounded."""
-        maps = noise.split([prod(shape) for shape in self.noise_shapes], 1) if self.noise_shapes else []
+    def from_styles(self, styles: Tensor, z: Tensor) -> Tensor:
+        """Styles [B, num_styles, latent_dim], and latents of which the noise alone is taken -> images, as above."""
+        maps = z[:, self.latent_dim :].split([prod(shape) for shape in self.noise_shapes], 1)
         maps = [values.unflatten(1, (1, *shape)) for values, shape in zip(maps, self.noise_shapes, strict=True)]
-        x, images = self.grid.expand(noise.shape[0], -1, -1, -1), None  # len would fix the batch where it is traced
+        x, images = self.grid.expand(len(z), -1, -1, -1), None
         for i, layer in enumerate(self.layers):
-            x = layer(x, styles[i], maps[i] if maps else None)
+            x = layer(x, styles[:, i], maps[i] if maps else None)
             if i % 2 == 0:  # the last layer of its resolution; its image has the style of the layer after it
-                here = self.to_pixels[i // 2](x, styles[i + 1]) + self.biases[i // 2][:, None, None]
+                here = self.to_pixels[i // 2](x, styles[:, i + 1]) + self.biases[i // 2][:, None, None]
                 with layers.float32(x):
                     images = here if images is None else here + self.upsample(images)
         return images
 
-    def styles(self, z: Tensor, condition: Tensor | None) -> list[Tensor]:
-        """The style [B, latent_dim] of each layer and of the last image."""
-        w, number = self.mapping(z, condition), len(self.layers) + 1
-        if not self.training and self.truncation < 1:
-            w = self.mapping.average.lerp(w, self.truncation)
+    def to_w(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Latents [B, latent_dim + noise], labels [B] -> the style w [B, latent_dim], in evaluation truncated."""
+        w = self.mapping(z[:, : self.latent_dim], condition)
+        return self.mapping.average.lerp(w, self.truncation) if not self.training and self.truncation < 1 else w
+
+    def styles(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """The style of each layer and of the last image, [B, num_styles, latent_dim]."""
+        w, number = self.to_w(z, condition), self.num_styles
         if not self.training or self.style_mixing == 0:
-            return [w] * number
+            return w[:, None].expand(-1, number, -1)
         # From the streams that each training step starts anew. Before the layer `first` it is w, from there another.
-        other = self.mapping(torch.randn_like(z), condition)
+        other = self.mapping(torch.randn_like(w), condition)
         first = torch.randint(1, number, (len(z), 1), device=z.device)
-        first = torch.where(torch.rand_like(z[:, :1]) < self.style_mixing, first, number)
-        return [torch.where(i < first, w, other) for i in range(number)]
+        first = torch.where(torch.rand_like(w[:, :1]) < self.style_mixing, first, number)
+        return torch.stack([torch.where(i < first, w, other) for i in range(number)], 1)
 
 
 def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:

@@ -142,7 +142,7 @@ class PathLength(GeneratorRegularizer):
         self.register_buffer("average", torch.zeros(()))
 
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        if not hasattr(generator, "synthesize"):
+        if not generator.num_styles:
             raise ValueError(
                 "PathLength needs a generator with styles: take src.networks.stylegan2, or remove the term"
             )
@@ -150,11 +150,11 @@ class PathLength(GeneratorRegularizer):
     def lengths(self, generator: Any, z: Tensor, condition: Any) -> Tensor:
         """||J_w^T y|| of each latent [B, *latent_shape]: [B], with a graph to the generator."""
         with torch.autocast(z.device.type, enabled=False):
-            styles = torch.stack(generator.styles(z[:, : generator.latent_dim], condition))
-            images = generator.synthesize(styles, z[:, generator.latent_dim :])
+            styles = generator.styles(z, condition)
+            images = generator.from_styles(styles, z)
             y = torch.randn_like(images) / prod(images.shape[2:]) ** 0.5
             (gradient,) = torch.autograd.grad((images * y).sum(), styles, create_graph=True)
-        return gradient.square().sum(2).mean(0).sqrt()
+        return gradient.square().sum(2).mean(1).sqrt()
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         number = ceil(self.share * len(z))
