@@ -1,4 +1,4 @@
-"""The command line: `python -m src {fit,validate,test,predict,score,compare,export,interpolate}`."""
+"""The command line: `python -m src {fit,validate,test,predict,score,compare,export,...}`."""
 
 import inspect
 import json
@@ -35,18 +35,19 @@ from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.folders import new_folder, run_folder
 from src.commands.going_on import GoingOn
-from src.commands.interpolate import interpolate
 from src.commands.leaderboard import leaderboard
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
 from src.commands.list import list_parts
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
+from src.commands.pictures import PICTURES
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import complete
 from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.study import study
 from src.commands.trainer import Trainer, settle_precision, settle_threads
+from src.commands.warm_start import begin
 from src.engine.moved import renewed
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
@@ -57,7 +58,7 @@ FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
 FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
 FUNCTIONS |= {"leaderboard": leaderboard, "list": list_parts, "study": lambda args: study(args, main)}
-FUNCTIONS |= {"interpolate": interpolate}
+FUNCTIONS |= PICTURES
 
 
 class CLI(LightningCLI):
@@ -153,7 +154,8 @@ class CLI(LightningCLI):
             old = yaml.safe_load(renewed(checkpoint["config"]))
             self.trainer.callbacks.insert(0, GoingOn(self.model, checkpoint, old, config))
             if inside:  # the run as a whole began where it began
-                config["ckpt_path"] = old["ckpt_path"]
+                config |= {"ckpt_path": old["ckpt_path"], "init_from": old.get("init_from")}
+        begin(self.model, self.run, old if path else None)
         facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             config = yaml.safe_dump(config, sort_keys=False)
@@ -252,7 +254,7 @@ def call(command: str, *args: str) -> None:
     if "args" in inspect.signature(function).parameters:  # which it reads itself
         return function(list(args))
     told = {"prog": f"python -m src {command}", "description": inspect.getdoc(function).partition("\n")[0]}
-    return auto_cli(function, args=args, as_positional=False, parser_class=Parser, **told)
+    return auto_cli(function, args=args, as_positional=command == "progress", parser_class=Parser, **told)
 
 
 def main(args: list[str] | None = None) -> CLI | None:

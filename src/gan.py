@@ -11,6 +11,7 @@ from src.engine import seeding
 from src.engine.batches import join
 from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
+from src.engine.freezing import freeze_
 from src.engine.graphs import Graphs
 from src.engine.schedules import scheduled
 from src.engine.strides import channels_last_
@@ -46,6 +47,7 @@ class GAN(Training):
         augment: what is done to real and generated images alike before the discriminator sees them, one after another.
         measurement: what is done to generated images alone, because the data only holds measurements.
         ema: moving average of the generator, used wherever images are shown or scored; `null` uses the generator.
+        freeze: names of weights that do not train, "discriminator.blocks.0" or "*.embed" for one (arXiv:2002.10964).
         metrics: figures of merit, metrics of torchmetrics that take images among them; the first selects `best.ckpt`.
         d_steps: discriminator updates a step.
         d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.
@@ -83,6 +85,7 @@ class GAN(Training):
         augment: list[Augmentation] | None = None,
         measurement: Measurement | None = None,
         ema: EMA | None = None,
+        freeze: list[str] | None = None,
         metrics: list[Score | ImageMetric] | None = None,
         d_steps: int = 1,
         d_warmup_steps: int = 0,
@@ -119,6 +122,8 @@ class GAN(Training):
         self.loss = loss
         self.regularizers = list(regularizers or [])
         self.g_regularizers = nn.ModuleList(g_regularizers or [])
+        players = {"generator": generator, "discriminator": discriminator, "g_regularizers": self.g_regularizers}
+        freeze_(players, freeze or [])
         self.augment = nn.Sequential(*(augment or []))
         self.measurement = measurement or nn.Identity()
         self.ema = ema

@@ -169,11 +169,11 @@ def run(tiny_config: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def trained_briefly(folder: Path, *options: str) -> str:
-    """The checkpoint of two steps on the digits, with a moving average."""
-    quick = ["--data", "Digits", "--trainer.max_steps", "2", "--model.metrics", "null", "--trainer.logger", "false"]
-    quick += ["--trainer.callbacks", "null", "--model.ema", "EMA", "--model.ema.half_life", "100"]
-    main(["fit", *options, *quick, "--run_dir", str(folder)])
+def trained_briefly(folder: Path, *options: str, steps: int = 2) -> str:
+    """The checkpoint of a few steps on the digits, with a moving average."""
+    quick = ["--data", "Digits", "--trainer.max_steps", str(steps), "--model.metrics", "null"]
+    quick += ["--trainer.callbacks", "null", "--trainer.logger", "false"]
+    main(["fit", *quick, "--model.ema", "EMA", "--model.ema.half_life", "100", *options, "--run_dir", str(folder)])
     return str(folder / "checkpoints" / "last.ckpt")
 
 

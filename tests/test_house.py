@@ -30,11 +30,7 @@ ROOMS = {
     "evaluation": {"metrics", "networks", "images", "engine"},
     "training": {"evaluation", "images", "engine"},
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},
-<<<<<<< HEAD
-    "commands": {"gan", "metrics", "networks", "data", "callbacks", "engine"},
-=======
     "commands": {"gan", "metrics", "data", "callbacks", "networks", "images", "engine"},
->>>>>>> 0db34d3 (commands may import networks and images, as their room says)
     "cli": {"gan", "commands", "metrics", "data", "callbacks", "engine"},
     "__main__": {"cli", "engine"},
 }

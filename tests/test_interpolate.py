@@ -80,6 +80,15 @@ def test_one_sample_walks_through_classes_by_shares_of_both(brief, tmp_path):
     assert np.array_equal(tiles(sheet, 4, 2)[1], expected)
 
 
+def test_a_generator_that_takes_labels_alone_is_refused_between_classes(brief):
+    trained = Trained(brief)
+    trained.network.generator.embed.__class__ = torch.nn.Embedding
+    z, shares = trained.gan.latents_of(torch.tensor([0])), trained.shares(torch.tensor([1]))
+    assert trained.images(z, shares).shape == (1, 1, 8, 8)
+    with pytest.raises(ValueError, match="Generator knows no images between classes: name a single one with --classes"):
+        trained.images(z, 0.5 * shares)
+
+
 def test_latents_of_a_file_are_the_samples_of_a_walk(styled, brief, tmp_path, capsys):
     trained = Trained(styled)
     z, labels = trained.gan.latents_of(torch.tensor([4, 5])), torch.tensor([4, 5])

@@ -37,7 +37,7 @@ WORK = {
 }
 NEED_A_PACKAGE = {"DeviceStatsMonitor": "psutil", "RichModelSummary": "rich", "RichProgressBar": "rich"}
 REFUSED = {
-    "BackboneFinetuning": (lightning.BackboneFinetuning(), "requires_grad"),
+    "BackboneFinetuning": (lightning.BackboneFinetuning(), "--model.freeze"),
     "BatchSizeFinder": (lightning.BatchSizeFinder(), "--data.batch_size"),
     "EMAWeightAveraging": (lightning.EMAWeightAveraging(), "--model.ema"),
     "GradientAccumulationScheduler": (lightning.GradientAccumulationScheduler({1: 2}), "--model.accumulate"),

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from src.callbacks.pictures import grid
+from src.callbacks.predictions import PredictionWriter
 from src.cli import load, main
 from src.commands.numbers import numbers_of
 from src.commands.truncation import Truncated
@@ -73,3 +75,13 @@ def test_truncated_images_depend_on_number_and_class_alone(brief, tmp_path, caps
     gan.generator_ema = Truncated(gan.generator_ema, 0.5)
     images = to_uint8(gan.sample(torch.tensor([4, 17]), torch.tensor([4, 7])))
     assert [np.array_equal(pixels(few / "images" / f"{i:06d}.png"), images[row, 0]) for row, i in ((0, 4), (1, 17))]
+
+
+@pytest.mark.parametrize(("format", "word"), [("jpg", "no transparency"), ("zip", "devices 1"), ("npz", "devices 1")])
+def test_a_format_that_cannot_hold_the_images_is_refused(format, word, tmp_path):
+    same = SimpleNamespace(broadcast=lambda value: value)
+    data = SimpleNamespace(channels=4)
+    trainer = SimpleNamespace(is_global_zero=True, world_size=2, strategy=same, datamodule=data)
+    with pytest.raises(ValueError, match=word):
+        PredictionWriter(str(tmp_path / "out"), format=format).on_predict_start(trainer, None)
+    assert not (tmp_path / "out").exists()

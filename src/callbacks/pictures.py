@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from src.engine.interrupts import is_interrupt
+from src.images.film import write_film
 from src.images.pixels import to_uint8
 
 EARLIEST = 50  # steps after which the first grid of a trained generator is drawn
@@ -193,14 +194,20 @@ class SampleGrid(Callback):
             send(logger, "samples" if name != "real" else name, picture, trainer.global_step)
 
 
+def developing(folder: Path) -> list[Path]:
+    """The grids of a run in the order of their steps; those of another size than the newest are left out."""
+    sizes = {}
+    for path in sorted(folder.glob("step-*.png")):
+        with Image.open(path) as picture:
+            sizes[path] = picture.size
+    return [path for path, size in sizes.items() if size == [*sizes.values()][-1]]
+
+
 def animate(folder: Path) -> None:
-    """Joins the grids of a run into `training.gif`, transparent pixels on white; of many grids it takes every n-th."""
-    pictures = [Image.open(path).convert("RGBA") for path in sorted(folder.glob("step-*.png"))]
-    pictures = pictures[:: -(-len(pictures) // MOST_FRAMES)] + pictures[-1:]
-    white = Image.new("RGBA", pictures[-1].size, "white")
-    frames = [Image.alpha_composite(white, p).convert("RGB") for p in pictures if p.size == white.size]
-    durations = [200] * (len(frames) - 1) + [2000]  # milliseconds
-    frames[0].save(folder / "training.gif", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    """Joins the grids of a run into `training.gif`; of many grids it takes every n-th."""
+    paths = developing(folder)
+    paths = paths[:: -(-len(paths) // MOST_FRAMES)] + paths[-1:]
+    write_film(folder / "training.gif", map(Image.open, paths), fps=5, rest=2)
 
 
 def of_all_classes(labels: np.ndarray, number: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from src.engine.versions import commit
 EVALUATIONS = ("validate", "test", "predict")
 OF_MODEL = ("fit", *EVALUATIONS)
 PLANNED = ("trainer.max_steps", "trainer.val_check_interval")  # by `--minutes`
-COMMANDS = (*OF_MODEL, "score", "compare", "export", "interpolate")
+COMMANDS = (*OF_MODEL, "score", "compare", "export", "interpolate", "progress", "project", "directions")
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMMANDS += ("leaderboard", "list", "study")  # of several runs, and of parts
 

@@ -28,11 +28,10 @@ class Trained:
     """
 
     def __init__(self, path: str, seed: int = 0, truncation: float = 1.0):
-        from src.cli import load  # here: the command line imports this file
-
-        self.gan: GAN = load(path).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
-        self.gan.seed = seed
         self.classes = Requests(**read_checkpoint(path)["facts"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.gan = GAN.load_from_checkpoint(path, device).eval().requires_grad_(False)
+        self.gan.seed = seed
         say_truncation(self.gan.generator, truncation)
         self.network = Truncated(self.gan.average, truncation).eval()
 
@@ -68,9 +67,9 @@ class Trained:
             styles: [B, num_styles, D], which stand for the latents, but for their noise.
 
         Raises:
-            ValueError: the generator takes labels alone, and these are between classes.
+            ValueError: the generator takes labels alone, and these are between classes; or a sample is no single image.
         """
-        numbers = torch.arange(len(z))
+        numbers, name = torch.arange(len(z)), type(self.gan.generator).__name__
         try:
             with torch.no_grad():
                 if styles is not None:
@@ -79,11 +78,12 @@ class Trained:
                     labels = shares.argmax(1) if shares is not None and (shares.amax(1) == 1).all() else shares
                     samples = self.gan.drawn(self.network, numbers, z, labels)
         except (RuntimeError, IndexError) as error:
-            if shares is None or styles is not None:
+            if shares is None or styles is not None or isinstance(error, torch.OutOfMemoryError):
                 raise
-            name = type(self.gan.generator).__name__
             raise ValueError(f"{name} knows no images between classes: name a single one with --classes") from error
         images, _, _ = self.gan.generator.as_images(to_uint8(samples), numbers, None)
+        if len(images) != len(z):
+            raise ValueError(f"a sample of {name} is not one image: `predict` shows what it makes")
         return images.cpu()
 
 

@@ -23,7 +23,7 @@ yaml.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent
 
 STRATEGIES = ("auto", "ddp", "single_device")
 NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or average and change both players alike
-    lightning.BaseFinetuning: "give a player weights with requires_grad false",
+    lightning.BaseFinetuning: "--model.freeze, with the names of weights",
     lightning.BatchSizeFinder: "--data.batch_size and --model.accumulate, of which a line says what fits",
     lightning.GradientAccumulationScheduler: "--model.accumulate",
     lightning.LearningRateFinder: "short runs with several --model.g_optimizer.lr and --model.d_optimizer.lr",

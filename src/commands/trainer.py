@@ -60,6 +60,7 @@ class Trainer(pl.Trainer):
         model: Any,
         datamodule: Any = None,
         ckpt_path: str | None = None,
+        init_from: str | None = None,
         resume: bool = False,
         minutes: PositiveFloat | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class Trainer(pl.Trainer):
 
         Args:
             ckpt_path: checkpoint to go on from.
+            init_from: checkpoint to begin with: the weights that fit, by name and shape; a line says which do not.
             resume: go on from the run folder's last.ckpt, or start if there is none.
             minutes: train for so long: some seconds are measured, and max_steps, validations and schedules follow.
         """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 from PIL import Image
@@ -63,13 +63,15 @@ def write_mp4(path: Path, frames: Iterable[Image.Image], fps: float, rest: float
     """H.264 in the form that every browser and player shows: its colours are those of pairs of pixels."""
     import av  # here: optional
 
-    first, *others = frames
-    even = (first.width + first.width % 2, first.height + first.height % 2)
+    frames = iter(frames)
+    picture = next(frames)
+    even = (picture.width + picture.width % 2, picture.height + picture.height % 2)
     with av.open(str(path), "w") as film:
         stream = film.add_stream("libx264", rate=round(fps), options={"crf": "16"})
         stream.width, stream.height, stream.pix_fmt = *even, "yuv420p"
-        for picture in chain([first], others, others[-1:] * round(rest * fps)):
-            padded = Image.new("RGB", even, "white")
-            padded.paste(picture)
+        for shown in chain([picture], frames, repeat(None, round(rest * fps))):
+            if shown is not None:
+                padded = Image.new("RGB", even, "white")
+                padded.paste(shown)
             film.mux(stream.encode(av.VideoFrame.from_image(padded)))
         film.mux(stream.encode(None))

@@ -158,7 +158,7 @@ class Generator(base.Generator):
         """Styles [B, num_styles, latent_dim], and latents of which the noise alone is taken -> images, as above."""
         maps = z[:, self.latent_dim :].split([prod(shape) for shape in self.noise_shapes], 1)
         maps = [values.unflatten(1, (1, *shape)) for values, shape in zip(maps, self.noise_shapes, strict=True)]
-        x, images = self.grid.expand(len(z), -1, -1, -1), None
+        x, images = self.grid.expand(z.shape[0], -1, -1, -1), None
         for i, layer in enumerate(self.layers):
             x = layer(x, styles[:, i], maps[i] if maps else None)
             if i % 2 == 0:  # the last layer of its resolution; its image has the style of the layer after it
