@@ -29,21 +29,16 @@ from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
 from src.callbacks.progress import Closing
 from src.commands.choices import state_choices
-from src.commands.compare import compare
 from src.commands.essentials import say_what_is_missing, with_essentials
-from src.commands.export import export
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.folders import new_folder, run_folder
+from src.commands.functions import FUNCTIONS
 from src.commands.going_on import GoingOn
-from src.commands.leaderboard import leaderboard
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
-from src.commands.list import list_parts
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
-from src.commands.pictures import PICTURES
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import complete
-from src.commands.score import score
 from src.commands.seeds import seed_of
 from src.commands.study import study
 from src.commands.trainer import Trainer, settle_precision, settle_threads
@@ -56,9 +51,7 @@ from src.metrics.report import say_figures
 BASE = CONFIGS / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
-FUNCTIONS = {"score": score, "compare": compare, "export": export}  # commands that need no model
-FUNCTIONS |= {"leaderboard": leaderboard, "list": list_parts, "study": lambda args: study(args, main)}
-FUNCTIONS |= PICTURES
+FUNCTIONS |= {"study": lambda args: study(args, main)}
 
 
 class CLI(LightningCLI):
