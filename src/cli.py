@@ -28,6 +28,7 @@ from src.callbacks.checkpoints import KeepConfig, refuse_other_images
 from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
 from src.callbacks.progress import Closing
+from src.commands import size
 from src.commands.choices import state_choices
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
@@ -97,6 +98,8 @@ class CLI(LightningCLI):
         check_strategy(self.run.trainer.strategy)
         settle_precision(self.run.trainer, says=self.subcommand == "fit")
         settle_threads(self.run.trainer)
+        if self.subcommand == "fit" and size.undecided(self.run) and not self.run.minutes:
+            say("", size.by_machine(self.run))
         named = [str(path) for path in self.run.get("config") or [] if path is not None]
         if self.subcommand == "fit":
             self.run.run_dir = new_folder(self.run, named)

@@ -202,7 +202,6 @@ OPTIONS = {
     "--data ImageFolder --data.root nowhere": ["does not exist", "--data.root"],
     "--data ImageFolder --data.root file": ["neither a folder nor a .zip", "name its folder"],
     "--data ImageFolder --data.root occupied": ["no image", "expected files that end in"],
-    "--data ImageFolder --data.root mixed": ["different sizes", "--data.image_size"],
     "--data ImageFolder --data.root bad --data.image_size 4 --data.channels 1": ["none of 3 files", "open in a viewer"],
     "--data ImageFolder --data.root images --data.levels 0": ["data.levels", "at least 1"],
     "--data ImageFolder --data.root images --data.levels 1.5": ["levels", "int", "1.5", "--help"],

@@ -90,7 +90,7 @@ def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
     source = config["data"]["class_path"].split(".")[-2:]
     if source[0] in ("vision", "folder"):
         given = config["data"].get("init_args", {})
-        size = given.get("image_size", {"MNIST": 28}.get(source[1], 32))
+        size = given.get("image_size") or {"MNIST": 28}.get(source[1], 32)
         channels = 1 if size == 28 else 3
         write_images(tmp_path / "images", size, channels)
         data = {"root": str(tmp_path / "images"), "cache_dir": str(tmp_path / "cache"), "image_size": size}

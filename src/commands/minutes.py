@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from src.commands import size
 from src.commands.trainer import Trainer
 
 FOR_STEPS = 0.92  # share of the time; the rest is for grids, checkpoints, validations and the report
@@ -36,28 +37,32 @@ def plan(run: Any, build: Callable[[], Any]) -> None:
     """
     if run.ckpt_path:
         return rank_zero_info(f"--minutes {run.minutes:g}: of the {run.trainer.max_steps:,} steps that the run has")
+
+    def measured() -> size.Measured:
+        made = build()
+        kept = ("accelerator", "devices", "num_nodes", "precision", "threads")
+        options = {name: run.trainer[name] for name in kept}
+        seconds, *others = measure(made["model"], made["data"], options)
+        return size.Measured(int(60 * run.minutes * FOR_STEPS / seconds), seconds, *others, made["data"].batch_size)
+
     with isolate_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.INFO)  # all of it is said again when the run begins
         try:
-            made = build()
-            kept = ("accelerator", "devices", "num_nodes", "precision", "threads")
-            options = {name: run.trainer[name] for name in kept}
-            seconds, measured, lacking = measure(made["model"], made["data"], options)
+            found, told = size.by_time(run, measured) if size.undecided(run) else (measured(), "")
         finally:
             logging.disable(logging.NOTSET)
-    steps = int(60 * run.minutes * FOR_STEPS / seconds)
-    if steps < 1:
-        raise ValueError(f"a step takes {seconds:.2g} s here: --minutes {run.minutes:g} is too short for one")
-    checks = max(1, int(run.minutes / BY_FEATURES)) if run.model.metrics and not lacking else 4
-    interval = math.ceil(steps / checks)
+    if found.steps < 1:
+        raise ValueError(f"a step takes {found.seconds:.2g} s here: --minutes {run.minutes:g} is too short for one")
+    checks = max(1, int(run.minutes / BY_FEATURES)) if run.model.metrics and not found.lacking else 4
+    interval = math.ceil(found.steps / checks)
     steps = interval * checks
     fitted = fit_schedules(run.model, run.trainer.max_steps, steps)
     run.trainer.max_steps, run.trainer.val_check_interval = steps, interval
     rank_zero_info(
-        f"--minutes {run.minutes:g}: {steps:,} steps of batch_size {made['data'].batch_size}, {1000 * seconds:.3g} ms"
-        f" each (measured over {measured}), a validation every {interval:,}{fitted}; see config.yaml, which repeats the"
-        " run without measuring"
+        f"--minutes {run.minutes:g}: {told}{steps:,} steps of batch_size {found.batch_size}, {1000 * found.seconds:.3g}"
+        f" ms each (measured over {found.period}), a validation every {interval:,}{fitted}; see config.yaml, which"
+        " repeats the run without measuring"
     )
 
 

@@ -26,7 +26,8 @@ class ImageFolder(ImageDataModule):
     Args:
         root: folder or .zip of the training images.
         test_root: folder or .zip of the test images; its sub-folders are named as those of `root`.
-        image_size: side, or [height, width], in pixels; none takes the size of the files where they agree.
+        image_size: side, or [height, width], in pixels; none takes the size of the files where they agree (`fit` finds
+            one by itself: src/commands/size.py).
         channels: 1 grey, 3 RGB, 4 RGB and alpha; none finds it in the files. 1 and 3 lay transparent pixels on white.
         resize: "crop" scales the shorter side and cuts the centre, "stretch" ignores the aspect.
         levels: the value that is white in images deeper than 8 bits; none takes the highest of their depth, 65,535 for
@@ -169,3 +170,9 @@ def scaled(sizes: list[tuple[int, int]], image_size: tuple[int, int], resize: st
     spread = smallest if len(set(sizes)) == 1 else f"sizes {smallest} to {largest}"
     seen = "" if len(sizes) == num_files else f" (of the {len(sizes):,} files looked at)"
     return f"{spread}{seen}, {'scaled and cut' if resize == 'crop' else 'stretched'} to {image_size[0]}x{image_size[1]}"
+
+
+def file_sizes(root: str, splits: bool = True) -> list[tuple[int, int]]:
+    """(height, width) of up to 500 of the training images of a folder or a .zip."""
+    here = Listing(Path(root).expanduser(), splits)
+    return read_headers(ImageFiles(here.root, [here.names[i] for i in here.parts["train"]]))[0]
