@@ -457,6 +457,47 @@ def test_dense_layers_between_the_convolutions_and_the_logit():
     torch.testing.assert_close(network(x), expected)
 
 
+def test_nearest_up_sampling_and_a_convolution_are_one_transposed_convolution():
+    layer = dcgan.NearestConv2d(3, 5)
+    x = torch.randn(2, 3, 4, 6)
+    expected = F.conv2d(layers.upsample(x), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_nearest_up_sampling_starts_without_a_checkerboard():
+    """Of a map that is the same everywhere, transposed convolutions make a pattern of 2x2 pixels."""
+    x = torch.ones(1, 8, 4, 4)
+    spread = {}
+    for upsampling in ("transposed", "nearest"):
+        generator = dcgan.Generator((16, 16), 3, width=8, upsampling=upsampling)
+        spread[upsampling] = generator.upsamplings[-1](x)[..., 1:-1, 1:-1].std((2, 3)).max().item()
+    assert spread["nearest"] < 1e-6 < 1e-3 < spread["transposed"]
+
+
+def test_self_modulation_is_a_gain_and_a_bias_by_the_latent():
+    options = {"image_size": (8, 8), "channels": 3, "num_classes": 2, "latent_dim": 6, "width": 4}
+    generator = perturb(dcgan.Generator(**options, self_modulation=True)).eval()
+    z, labels = torch.randn(5, 6), torch.arange(5) % 2
+    h = generator.norms[0](generator.linear(z).unflatten(1, generator.grid), labels)
+    gain, bias = generator.modulations[0](z).chunk(2, dim=1)
+    expected = generator.upsamplings[0](F.relu((1 + gain)[..., None, None] * h + bias[..., None, None])).tanh()
+    torch.testing.assert_close(generator(z, labels), expected)
+
+    plain = dcgan.Generator(**options)
+    for modulation in generator.modulations:
+        for parameter in modulation.parameters():
+            parameter.data.zero_()
+    plain.load_state_dict({name: value for name, value in generator.state_dict().items() if "modul" not in name})
+    torch.testing.assert_close(generator(z, labels), plain.eval()(z, labels))
+
+
+def test_weights_by_their_inputs_keep_the_activations_of_a_discriminator_without_batch_norm():
+    x = torch.randn(16, 3, 32, 32)
+    for initialization, least, most in [("published", 0.0, 0.05), ("by_inputs", 0.5, 2.0)]:
+        network = dcgan.Discriminator((32, 32), 3, width=32, batch_norm=False, initialization=initialization)
+        assert least < network.features(x).square().mean().sqrt().item() < most, initialization
+
+
 def test_dcgan_starts_from_its_published_distribution():
     for network in (dcgan.Generator((32, 32), 3, width=16), dcgan.Discriminator((32, 32), 3, 5, width=16)):
         for name, parameter in network.named_parameters():

@@ -1,6 +1,8 @@
 """Deep convolutional GAN (Radford et al., arXiv:1511.06434)."""
 
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, zip_longest
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +26,37 @@ def initialize(module: nn.Module) -> None:
         nn.init.normal_(module.embed.weight, 0.0, 0.02)
 
 
+def initialize_by_inputs(module: nn.Module) -> None:
+    """Weights as large as keeps the activations through leaky ReLUs (He et al., arXiv:1502.01852), biases 0.
+
+    For `Module.apply`, after `initialize`. From N(0, 0.02) a discriminator without batch norm starts nearly blind: its
+    activations shrink from layer to layer.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, 0.2)
+
+
+class NearestConv2d(nn.Conv2d):
+    """Nearest up-sampling by 2 and a 3x3 convolution: no place of the result is touched more often than another.
+
+    Computed as one transposed convolution whose 4x4 weights are sums of the 3x3 ones: 4 products in place of 9.
+
+    Args:
+        num_inputs: channels in.
+        num_outputs: channels out.
+        bias: whether there is one.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, bias: bool = True):
+        super().__init__(num_inputs, num_outputs, 3, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.avg_pool2d(F.pad(self.weight.flip(2, 3), (1, 1, 1, 1)), 2, stride=1, divisor_override=1)
+        return F.conv_transpose2d(x, weight.transpose(0, 1), self.bias, stride=2, padding=1)
+
+
 class Generator(base.Generator):
-    """A linear layer to a small grid, then transposed convolutions; classes by conditional batch normalization.
+    """A linear layer to a small grid, then up-sampling convolutions; classes by conditional batch normalization.
 
     Args:
         image_size: height and width in pixels, multiples of 2**num_blocks.
@@ -35,6 +66,9 @@ class Generator(base.Generator):
         width: channels of the feature map before the image; they double with each block towards the latent.
         num_blocks: number of up-samplings by 2, from the grid to the image; by default as many as leave 4x4 or more.
         max_width: where the doubling ends.
+        upsampling: "transposed" convolutions as published, or "nearest" and a convolution, see `NearestConv2d`.
+        self_modulation: the latent also decides gains and biases after each normalization (arXiv:1810.01365), here by
+            one linear layer, which starts near none.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -49,6 +83,8 @@ class Generator(base.Generator):
         width: int = 64,
         num_blocks: int | None = None,
         max_width: int = 1024,
+        upsampling: Literal["transposed", "nearest"] = "transposed",
+        self_modulation: bool = False,
     ):
         super().__init__(image_size, channels, num_classes, latent_shape=(latent_dim,))
         self.num_blocks = layers.choose_blocks(num_blocks, image_size)
@@ -56,20 +92,27 @@ class Generator(base.Generator):
         widths = layers.doubled(width, self.num_blocks, max_width)[::-1]
         self.grid = (widths[0], height_0, width_0)
         self.linear = nn.Linear(latent_dim, widths[0] * height_0 * width_0)
+        transposed = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)
+        upsample = transposed if upsampling == "transposed" else NearestConv2d
         self.norms = nn.ModuleList(layers.ConditionalBatchNorm2d(w, num_classes) for w in widths)
         self.upsamplings = nn.ModuleList(
             # A bias before batch normalization has no effect.
-            [nn.ConvTranspose2d(w, half, 4, stride=2, padding=1, bias=False) for w, half in pairwise(widths)]
-            + [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)]
+            [upsample(w, half, bias=False) for w, half in pairwise(widths)] + [upsample(width, channels)]
         )
+        modulated = widths if self_modulation else []
+        self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * w) for w in modulated)
         self.apply(initialize)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
         self.check_condition(condition)
         x = self.linear(z).unflatten(1, self.grid)
-        for norm, upsampling in zip(self.norms, self.upsamplings, strict=True):
-            x = upsampling(F.relu(norm(x, condition)))
+        for norm, modulation, upsampling in zip_longest(self.norms, self.modulations, self.upsamplings):
+            x = norm(x, condition)
+            if modulation is not None:
+                gain, bias = modulation(z)[:, :, None, None].chunk(2, 1)
+                x = x * (1 + gain) + bias
+            x = upsampling(F.relu(x))
         return torch.tanh(x)
 
 
@@ -93,6 +136,7 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         max_width: where the doubling ends.
         classes: "projection", or "classifier" or "proxies" for a second output, see `biggan.Discriminator`.
         proxy_dim: length of the embeddings and proxies of the latter.
+        initialization: of the weights: `initialize`, or `initialize_by_inputs`, which is meant for batch_norm false.
 
     Raises:
         ValueError: if 2**num_blocks does not divide the height and the width.
@@ -112,6 +156,7 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         max_width: int = 1024,
         classes: layers.Classes = "projection",
         proxy_dim: int = 512,
+        initialization: Literal["published", "by_inputs"] = "published",
     ):
         super().__init__(image_size, channels, num_classes)
         self.num_blocks = layers.choose_blocks(num_blocks, image_size)
@@ -130,6 +175,8 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         self.hidden = layers.dense(dense, nn.LeakyReLU(0.2), batch_norm=False, dropout=dropout)
         self.head = layers.class_head(dense[-1], num_classes, classes, proxy_dim)
         self.apply(initialize)
+        if initialization == "by_inputs":
+            self.apply(initialize_by_inputs)
         self.independent = not (batch_norm or spectral_norm)
         if spectral_norm:
             layers.add_spectral_norm(self)
