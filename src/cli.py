@@ -39,7 +39,7 @@ from src.commands.lightning import check_callbacks, check_strategy, quieten, rea
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
-from src.commands.remembered import complete
+from src.commands.remembered import complete, fact_of
 from src.commands.seeds import seed_of
 from src.commands.study import study
 from src.commands.trainer import Trainer, settle_precision, settle_threads
@@ -66,7 +66,7 @@ class CLI(LightningCLI):
         for network in ("generator", "discriminator"):
             for fact in FACTS:
                 target = f"model.{network}.init_args.{fact}"
-                parser.link_arguments(f"data.{fact}", target, apply_on="instantiate")
+                parser.link_arguments("data", target, partial(fact_of, fact), apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
@@ -152,7 +152,7 @@ class CLI(LightningCLI):
             if inside:  # the run as a whole began where it began
                 config |= {"ckpt_path": old["ckpt_path"], "init_from": old.get("init_from")}
         begin(self.model, self.run, old if path else None)
-        facts = {name: getattr(self.datamodule, name) for name in (*FACTS, "class_names")}
+        facts = {name: fact_of(name, self.datamodule) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             config = yaml.safe_dump(config, sort_keys=False)
             self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]

@@ -57,8 +57,8 @@ def test_curves_count_generator_updates(run):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     assert [int(float(row["images_seen"])) for row in rows] == [8, 16, 24, 32]
-    distance, error = sorted(name for name in rows[0] if name.startswith("val/"))
-    assert error == f"{distance}-error"
+    short, distance, error = sorted(name for name in rows[0] if name.startswith("val/"))
+    assert short == "val/fcd" and error == f"{distance}-error"
     assert [bool(row[distance]) for row in rows] == [bool(row[error]) for row in rows] == [False, True, False, True]
     wanted = {"loss/generator", "loss/discriminator", "logits/real", "logits/fake", "grad_norm/generator"}
     wanted |= {"grad_norm/discriminator", "lr/generator", "lr/discriminator", "images_per_second"}

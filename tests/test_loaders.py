@@ -4,11 +4,14 @@ import logging
 
 import pytest
 import torch
-from conftest import make_gan, make_trainer
+import yaml
+from conftest import make_gan, make_trainer, refusal
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from src.callbacks.pictures import SampleGrid
+from src.cli import main
 from src.engine.ema import EMA
 from src.gan import GAN
 from src.images.loaders import Shared, accepted
@@ -151,6 +154,60 @@ def test_what_is_made_of_a_batch_is_said_once(tmp_path, caplog):
 def test_what_needs_more_than_batches_is_refused(gan, options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         make_trainer(tmp_path, **options).fit(make_gan(**gan), loader(GREY))
+
+
+MINE = """
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Silent(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(12, 1, 8, 8), torch.arange(12) % 3), 4)
+
+
+class Mine(Silent):
+    image_size, channels, num_classes = (8, 8), 1, 3
+"""
+
+
+def test_the_command_line_takes_a_data_module_that_knows_nothing_of_steps(tiny_config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data_of_a_user.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = yaml.safe_load(tiny_config.read_text())
+    experiment["model"] |= {"metrics": None, "d_steps": 2}
+    experiment["data"] = {"class_path": "data_of_a_user.Mine"}
+    tiny_config.write_text(yaml.safe_dump(experiment))
+    words = ["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run")]
+    assert "SampleGrid needs a data module of src.data" in refusal(words, capsys)
+    silent = refusal([*words, "--data", "data_of_a_user.Silent"], capsys)
+    assert silent.startswith("error: Silent states no image_size: a data module has image_size, channels and")
+    assert main([*words, "--trainer.callbacks", "[]"]).trainer.global_step == 4
+    assert GAN.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").generator.num_classes == 3
+
+
+def test_a_run_is_stopped_and_kept_by_curves_under_the_names_of_the_players(tmp_path):
+    gan, checkpoints = make_gan(), tmp_path / "kept"
+    stops = EarlyStopping("loss/generator", stopping_threshold=1e9, check_on_train_epoch_end=True)
+    keeps = ModelCheckpoint(
+        checkpoints, monitor="loss/discriminator", every_n_train_steps=5, filename="{lr/generator:.2f}"
+    )
+    options = {"log_every_n_steps": 5, "enable_checkpointing": True, "callbacks": [stops, keeps]}
+    trainer = make_trainer(tmp_path, 50, **options)
+    trainer.fit(gan, loader(GREY))
+    assert trainer.global_step == 10 and len(list(checkpoints.rglob("*.ckpt"))) == 1
+    assert {
+        "lr/generator",
+        "lr/discriminator",
+        "loss/generator",
+        "grad_norm/generator",
+    } <= trainer.callback_metrics.keys()
+
+
+def test_several_loaders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="several loaders.*give one"):
+        make_trainer(tmp_path).fit(make_gan(), [loader(GREY), loader(GREY)])
 
 
 def test_scoring_on_a_loader_from_elsewhere_is_refused(tmp_path):

@@ -11,6 +11,7 @@ import yaml
 from src.callbacks.checkpoints import newest_whole
 from src.commands.first import EVALUATIONS, OF_MODEL, parsed, peeked, spelled
 from src.commands.folders import run_folder
+from src.commands.refusals import fail
 from src.engine.moved import renewed
 from src.engine.paths import near
 from src.engine.weights import read_checkpoint
@@ -90,6 +91,16 @@ def leave_out(config: Any, option: list[str]) -> None:
         leave_out(config[first], others)
     else:
         del config[first]
+
+
+def fact_of(name: str, data: Any) -> Any:
+    """What a data module states before it loads anything; where it does not, the command ends in one line."""
+    if name == "class_names" and not hasattr(data, name):
+        return [str(number) for number in range(data.num_classes)]
+    if not hasattr(data, name):
+        # No exception: the parser would show the module with it, whose loaders Lightning asks for that.
+        fail(f"{type(data).__name__} states no {name}: a data module has image_size, channels and num_classes")
+    return getattr(data, name)
 
 
 def appended_to(config: Any, before: str = "") -> set[str]:

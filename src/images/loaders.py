@@ -92,6 +92,8 @@ class Loading(Described):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self.from_elsewhere and isinstance(self.trainer.train_dataloader, (list, tuple, dict)):
+            raise ValueError("the training has several loaders, or a list of batches: give one loader")
         if self.from_elsewhere and self.global_step:
             rank_zero_info(f"going on from step {self.global_step}: Lightning begins the loader from elsewhere anew")
 
