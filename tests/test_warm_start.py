@@ -1,5 +1,6 @@
 """Runs that begin with the weights of another one, and weights that stay as they are."""
 
+import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Squares, fit, make_gan, refusal, trained_briefly
+from safetensors.torch import save_file
 
 from src.cli import main
+from src.commands.warm_start import take
 
 DENSE = ("--model.generator", "mlp.Generator", "--model.discriminator", "mlp.Discriminator")
 
@@ -40,6 +43,17 @@ def test_a_run_begins_with_the_weights_of_another_and_a_line_says_which_do_not_f
     assert f"{len(fitting)} of {len(fit_to)} tensors" in said and "2 of its tensors have no place here" in said
     assert "generator.hidden.0.weight 128x200 there, 128x100 here" in said
     assert "generator.hidden.2.weight not there" in said
+
+
+def test_a_generator_alone_is_taken_too(tmp_path, caplog):
+    source, gan = make_gan(2), make_gan(2)
+    torch.nn.init.normal_(source.generator.embed.weight)
+    told = {"checkpoint": json.dumps({"global_step": 7, "generator_alone": True})}
+    save_file(source.generator.state_dict(), tmp_path / "alone.safetensors", metadata=told)
+    with caplog.at_level(logging.INFO):
+        take(gan, str(tmp_path / "alone.safetensors"))
+    assert all(same(source.state_dict(), gan.state_dict(), "generator."))
+    assert "step 7: 5 of 10 tensors; new are discriminator." in caplog.messages[-1]
 
 
 def test_frozen_weights_stay_and_the_others_train(tmp_path):

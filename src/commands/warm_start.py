@@ -39,9 +39,11 @@ def take(model: nn.Module, path: str) -> None:
         ValueError: none does, or as `read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, WEIGHTS)
+    before = "generator." if checkpoint.get("generator_alone") else ""  # in a file of `export` it stands for itself
+    named = {before + name: value for name, value in checkpoint["state_dict"].items()}
     theirs, ours = (
         {name: value for name, value in state.items() if name.startswith(TAKEN)}
-        for state in (checkpoint["state_dict"], model.state_dict())
+        for state in (named, model.state_dict())
     )
     fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
     if not fitting:
