@@ -1,15 +1,14 @@
 """The command line: `python -m src {fit,validate,test,predict,score,compare,export,...}`."""
 
-import inspect
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import yaml
-from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -33,7 +32,7 @@ from src.commands.choices import state_choices
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.folders import new_folder, run_folder
-from src.commands.functions import FUNCTIONS
+from src.commands.functions import FUNCTIONS, call
 from src.commands.going_on import GoingOn
 from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
 from src.commands.minutes import TimeLimit, plan
@@ -41,7 +40,6 @@ from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
 from src.commands.remembered import complete, fact_of
 from src.commands.seeds import seed_of
-from src.commands.study import study
 from src.commands.trainer import Trainer, settle_precision, settle_threads
 from src.commands.warm_start import begin
 from src.engine.moved import renewed
@@ -52,7 +50,6 @@ from src.metrics.report import say_figures
 BASE = CONFIGS / "base.yaml"
 FACTS = ("image_size", "channels", "num_classes")
 OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can cause, and mend
-FUNCTIONS |= {"study": lambda args: study(args, main)}
 
 
 class CLI(LightningCLI):
@@ -244,15 +241,6 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
     )  # fmt: skip
 
 
-def call(command: str, *args: str) -> None:
-    """Runs one of `FUNCTIONS`."""
-    function = FUNCTIONS[command]
-    if "args" in inspect.signature(function).parameters:  # which it reads itself
-        return function(list(args))
-    told = {"prog": f"python -m src {command}", "description": inspect.getdoc(function).partition("\n")[0]}
-    return auto_cli(function, args=args, as_positional=command == "progress", parser_class=Parser, **told)
-
-
 def main(args: list[str] | None = None) -> CLI | None:
     """Runs one command; what the user can mend ends in one line, unless `--debug` asks for the traceback."""
     args = list(sys.argv[1:] if args is None else args)
@@ -263,7 +251,7 @@ def main(args: list[str] | None = None) -> CLI | None:
     try:
         check(args)
         if args[0] in FUNCTIONS:
-            return call(*args)
+            return call(args[0], args[1:], main)
         return start(CLI, args)
     except (*OF_USERS, MisconfigurationException, torch.OutOfMemoryError) as error:
         if debug:
