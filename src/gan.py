@@ -16,7 +16,7 @@ from src.engine.graphs import Graphs
 from src.engine.schedules import scheduled
 from src.engine.strides import channels_last_
 from src.images.augment import Augmentation
-from src.images.measurements import Measurement
+from src.images.measurements import Measurement, Whole
 from src.metrics.base import Score
 from src.metrics.from_torchmetrics import ImageMetric, adapted
 from src.networks.base import Discriminator, Generator
@@ -125,7 +125,8 @@ class GAN(Training):
         players = {"generator": generator, "discriminator": discriminator, "g_regularizers": self.g_regularizers}
         freeze_(players, freeze or [])
         self.augment = nn.Sequential(*(augment or []))
-        self.measurement = measurement or nn.Identity()
+        self.measurement = measurement or Whole()
+        self.measurement.check(discriminator)
         self.ema = ema
         # Plain objects: their networks never reach a checkpoint.
         self.metrics = [adapted(metric) for metric in metrics or []]
@@ -190,7 +191,7 @@ class GAN(Training):
                 made = self.generator(z, condition)
             self.fakes = (z, made) if keeps else None
             with torch.no_grad():
-                fake = self.measurement(made)
+                fake = self.measurement.beside(made, real)
                 augmented_fake, augmented_real = self.augment(fake), self.augment(real)
             real_logits, fake_logits = self.judge_both(augmented_real, augmented_fake, condition)
             for augmentation in self.augment:
@@ -220,7 +221,7 @@ class GAN(Training):
         forget_gradients(optimizer)
         for (real, condition), z in self.parts((join(batches), join(latents))):
             z, fake = self.fakes or (z, self.generator(z, condition))
-            fake_logits = self.judge(self.augment(self.measurement(fake)), condition)
+            fake_logits = self.judge(self.augment(self.measurement.beside(fake, real)), condition)
             real_logits = None
             if self.loss.relativistic:
                 with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer
 
-from src.images.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Translation
+from src.images.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Masking, Translation
 from src.objectives.losses import Hinge, LeastSquares, RelativisticPairing, Wasserstein, Weighted
 
 IMAGES = torch.rand(512, 3, 9, 12, generator=torch.manual_seed(0)) * 2 - 1
@@ -32,7 +32,7 @@ def test_instance_noise_refuses(options):
         InstanceNoise(**options)
 
 
-@pytest.mark.parametrize("augmentation", [Color(), Translation(), Cutout(), Adaptive([Color(), Cutout()])])
+@pytest.mark.parametrize("augmentation", [Color(), Translation(), Cutout(), Masking(), Adaptive([Color(), Cutout()])])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmentations_keep_the_shape_and_pass_gradients_back(augmentation, channels):
     if isinstance(augmentation, Adaptive):
@@ -72,6 +72,19 @@ def test_translation_shifts_by_whole_pixels_and_fills_with_zeros():
             counts.append(equal.sum().item())
     assert found.eq(1).all() and len(counts) == 35
     assert min(counts) > 0 and max(counts) < 40  # 512 / 35 = 14.6 expected
+
+
+def test_masking_hides_pixels_of_all_channels_with_a_probability_of_each_image():
+    """Uniform from 0 to the share: the hidden parts of images have its mean and deviation, and the rest stays."""
+    images = torch.ones(2000, 2, 16, 16)
+    result = Masking(0.6)(images)
+    assert ((result == 0) | (result == 1)).all() and torch.equal(result[:, 0], result[:, 1])
+    hidden = 1 - result[:, 0].mean((1, 2))
+    assert hidden.mean().item() == pytest.approx(0.3, abs=0.02)
+    assert hidden.std().item() == pytest.approx(0.6 / 12**0.5, abs=0.02)
+    assert torch.equal(Masking(0.0)(images), images)
+    with pytest.raises(ValueError, match="share of Masking must be in"):
+        Masking(1.1)
 
 
 def test_cutout_leaves_a_rectangle_of_zeros_that_reaches_every_border():

@@ -1,12 +1,15 @@
 """Networks of one set of weights for all sizes."""
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, make_gan
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from src.cli import load, main
+from src.images.measurements import MissingPixels
 from src.networks import fully_convolutional
 
 
@@ -51,6 +54,69 @@ def test_published_widths():
     judge = fully_convolutional.Discriminator((32, 32), 3, num_blocks=4)
     convolutions = [m for m in judge.features if isinstance(m, torch.nn.Conv2d)]
     assert [convolution.out_channels for convolution in convolutions] == [64, 128, 256, 512, 1024]
+
+
+def test_one_noise_vector_makes_and_one_logit_judges_a_square_of_the_grid():
+    """28x28 is 7 times two doublings: all of it depends on one vector, and beside it lie images of other vectors."""
+    generator, judge = build((28, 28), grid=7)
+    assert generator.latent_shape == (5, 1, 1) and judge.patch_logits(torch.zeros(1, 3, 28, 28)).shape == (1, 1, 1)
+    larger = fully_convolutional.Generator((56, 28), 3, latent_dim=5, width=4, num_blocks=2, grid=7).eval()
+    larger.load_state_dict(generator.state_dict())
+    z = torch.randn(1, *larger.latent_shape)
+    both, first = larger(z), generator(z[:, :, :1])
+    torch.testing.assert_close(both[:, :, :24], first[:, :, :24])  # before the border between the two
+    x = torch.randn(1, 3, 28, 28)
+    corners = x.clone()
+    corners[..., ::27, ::27] += 1
+    assert judge(x) != judge(corners)
+    with pytest.raises(ValueError, match="grid 4 does not divide the feature map of 7x7"):
+        build((28, 28), grid=4)
+
+
+def test_the_discriminator_is_shown_which_pixels_are_hidden():
+    """What is hidden has no gradient; the mask counts, and so does what hidden pixels are filled in with."""
+    judge = fully_convolutional.Discriminator((16, 16), 3, width=4, num_blocks=2, mask=True)
+    x = torch.rand(2, 3, 16, 16) + 0.1
+    x[:, :, 4:8] = 0
+    x.requires_grad_(True)
+    judge(x).sum().backward()
+    assert (x.grad[:, :, 4:8] == 0).all() and (x.grad[:, :, :4] != 0).all()
+    with torch.no_grad():
+        before = judge(x)
+        for channels in ([3], [4, 5, 6]):  # the mask; the filled-in image
+            judge.features[0].weight[:, channels] = 0
+            assert not torch.equal(judge(x), before)
+            before = judge(x)
+
+
+def test_hidden_pixels_are_filled_in_by_inverse_distances():
+    """By the distances of scipy; what is seen stays, and where nothing is seen there is nothing."""
+    x = torch.rand(2, 3, 6, 5, dtype=torch.float64) + 0.1
+    x *= torch.rand(2, 1, 6, 5) < 0.5
+    shown, seen, filled = fully_convolutional.with_surroundings(x).split([3, 1, 3], 1)
+    assert torch.equal(shown, x) and torch.equal(seen[:, 0], (x[:, 0] != 0).double())
+    places = np.argwhere(np.ones((6, 5)))
+    for i in range(2):
+        here = seen[i, 0].flatten().numpy() > 0
+        weights = cdist(places[~here], places[here]) ** -3.0
+        expected = x[i].flatten(1).numpy().copy()
+        expected[:, ~here] = (weights @ expected[:, here].T / weights.sum(1, keepdims=True)).T
+        np.testing.assert_allclose(filled[i].flatten(1).numpy(), expected, atol=1e-9)
+    assert (fully_convolutional.with_surroundings(torch.zeros(1, 1, 4, 4)) == 0).all()
+
+
+def test_a_mask_of_another_level_is_refused():
+    judge = fully_convolutional.Discriminator((4, 4), 1, width=4, num_blocks=1, mask=True)
+    make_gan(discriminator=judge, measurement=MissingPixels(0.5))
+    with pytest.raises(ValueError, match="set its level to 0, or mask to false"):
+        make_gan(discriminator=judge, measurement=MissingPixels(0.5, level=-1.0))
+
+
+def test_without_normalization_logits_begin_with_a_size_of_their_own():
+    """Through four layers of N(0, 0.02) what passes would be 1/100 of its size."""
+    x = torch.randn(50, 3, 32, 32)
+    logits = [fully_convolutional.Discriminator((32, 32), 3, width=16, num_blocks=3)(x) for _ in range(3)]
+    assert all(0.02 < of.square().mean().sqrt() < 5 for of in logits)
 
 
 @pytest.fixture

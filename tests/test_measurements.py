@@ -13,6 +13,7 @@ from src.data.images import ImageDataModule
 from src.data.inpainting import inpainted
 from src.images.measurements import BlurNoise, Mask, MissingPatch, MissingPixels, RandomProjection
 from src.networks import base
+from src.objectives.losses import NonSaturating, RelativisticPairing
 
 ALL = [MissingPixels(0.5), MissingPatch(0.4), MissingPatch(0.4, keep=True), BlurNoise(), RandomProjection(0.5)]
 every_measurement = pytest.mark.parametrize("measurement", ALL, ids=lambda m: type(m).__name__)
@@ -172,6 +173,44 @@ def test_what_the_discriminator_sees_is_measured_of_both_kinds(tmp_path):
     gan = make_gan(discriminator=Judge(), measurement=MissingPixels(0.5))
     fit(tmp_path, gan, Squares(batch_size=50, measurement=MissingPixels(0.5)), max_steps=2)
     assert len(batches) == 6 and all(0.4 < share < 0.6 for share in batches)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("loss", [NonSaturating(), RelativisticPairing()], ids=["alone", "pairs"])
+def test_paired_fakes_lack_the_pixels_that_the_real_batch_lacks_in_both_updates(paired, loss, tmp_path):
+    seen = []
+
+    class Judge(base.Discriminator):
+        def __init__(self):
+            super().__init__((4, 4), 1)
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, condition):
+            seen.append(x != 0)
+            return self.weight * x.sum((1, 2, 3))
+
+    camera = MissingPixels(0.5, paired=paired)
+    gan = make_gan(discriminator=Judge(), measurement=camera, loss=loss)
+    fit(tmp_path, gan, Squares(batch_size=50, measurement=camera), max_steps=1)
+    real, fake, *of_generator = seen
+    assert torch.equal(real, fake) == paired
+    if loss.relativistic:  # its update has a real batch of its own, which is judged after the fakes
+        fake, real = of_generator
+    else:
+        (fake,) = of_generator
+    assert torch.equal(real, fake) == paired
+
+
+def test_only_what_shows_how_it_was_made_can_be_paired():
+    images, others = torch.rand(2, 5, 1, 8, 8) + 0.1
+    for measurement in (BlurNoise(), RandomProjection()):
+        measured = measurement(images, stream())
+        torch.manual_seed(1)
+        anew = measurement.beside(others, measured)
+        torch.manual_seed(1)
+        assert torch.equal(anew, measurement(others))
+        with pytest.raises(TypeError):
+            type(measurement)(paired=True)
 
 
 def test_training_on_measurements_goes_on_to_the_bit(tmp_path):

@@ -15,6 +15,8 @@ from src.engine import seeding
 from src.images.measurements import Measurement
 from src.images.pixels import from_uint8
 
+SMALL = 2**26  # values of a split whose measurements are kept in memory
+
 
 class ImageDataset(Dataset):
     """Whole batches by a list of indices; index i + N is image i mirrored.

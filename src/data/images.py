@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.dataset import ImageDataset, ignore_signals, measure, subset_of
+from src.data.dataset import SMALL, ImageDataset, ignore_signals, measure, subset_of
 from src.data.order import StepSampler, chunks, permutation, sample_loader
 from src.data.sizes import height_width
 from src.data.summary import Findings, amount, sentence
@@ -73,7 +73,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.subset, self.subset_seed, self.without = subset, subset_seed, without
         self.found = Findings(type(self).__name__)
         self._splits: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
-        self._filled: dict[str, np.ndarray] = {}
+        self._seen: dict[tuple[int, ...], np.ndarray] = {}
         self._digests: dict[str, str] = {}
 
     def describe(self, image_size: int | list[int] | tuple[int, int], channels: int, class_names: list[str]) -> None:
@@ -200,11 +200,11 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.measurement:
             key = (self.trainer.lightning_module.seed, seeding.MEASUREMENTS, self.splits.index(split))
             seen = partial(measure, measurement=self.measurement, inpaint=self.inpaint, key=key)
-        if self.inpaint:  # once: too slow to be done again in every epoch and every validation
-            if split not in self._filled:
+        if self.inpaint or (seen and images.size <= SMALL):  # once, not again in every epoch and every validation
+            if key not in self._seen:
                 parts = [seen(np.array(images[i : i + 1]), [i]) for i in range(len(images))]
-                self._filled[split] = np.concatenate(parts)
-            images, seen = self._filled[split], None
+                self._seen[key] = np.concatenate(parts)
+            images, seen = self._seen[key], None
         return ImageDataset(images, labels, flip, seen)
 
     def drawn(self, split: str, count: int) -> np.ndarray:

@@ -129,6 +129,29 @@ class Cutout(Augmentation):
         return (first <= pixels) & (pixels < first + size)
 
 
+class Masking(Augmentation):
+    """Hides pixels by zeros (mid grey), in all channels: each with a probability drawn for its image, 0 to `share`.
+
+    Beside a `Mask`, which is fixed for each real image, it hides further pixels, anew whenever an image is seen: D
+    cannot learn the masks by heart, and images that explain the doubly masked data explain the masked data (as in
+    arXiv:2305.19256, with a probability of its own for each image).
+
+    Args:
+        share: largest probability that a pixel is hidden, 0 to 1.
+
+    Raises:
+        ValueError: for a share outside [0, 1].
+    """
+
+    def __init__(self, share: float = 0.5):
+        super().__init__()
+        self.share = checked_ratio(self, share, "share")
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.share * torch.rand(len(images), 1, 1, 1, device=images.device)
+        return images * (torch.rand(images[:, :1].shape, device=images.device) >= hidden)
+
+
 class Several(Augmentation):
     """Augmentations one after another, each of which hits an image with the probability `strength`.
 
@@ -242,7 +265,7 @@ class Adaptive(Several):
         super().observe(real_logits)
 
 
-def checked_ratio(part: Augmentation, ratio: float) -> float:
+def checked_ratio(part: Augmentation, ratio: float, name: str = "ratio") -> float:
     if not 0 <= ratio <= 1:
-        raise ValueError(f"ratio of {type(part).__name__} must be in [0, 1], got {ratio}")
+        raise ValueError(f"{name} of {type(part).__name__} must be in [0, 1], got {ratio}")
     return ratio

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,6 +27,22 @@ class Measurement(Part, nn.Module, ABC):
             generator: stream of the random numbers; PyTorch's own by default.
         """
 
+    def check(self, discriminator: Any) -> None:
+        """Refuses a discriminator that would take these measurements for others.
+
+        Raises:
+            ValueError: what does not fit, and the remedy.
+        """
+
+    def beside(self, images: Tensor, measured: Tensor) -> Tensor:
+        """Measures generated images that are compared with `measured`: anew, unless a measurement says otherwise.
+
+        Args:
+            images: [B, C, H, W] in [-1, 1].
+            measured: measurements [B, C, H, W], as many.
+        """
+        return self(images)
+
     def repeat(self, images: Tensor, measured: Tensor) -> Tensor:
         """Measures images as `measured` were: with their masks, and without noise.
 
@@ -39,10 +56,22 @@ class Measurement(Part, nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} cannot be repeated, since it does not show what was drawn for it")
 
 
+class Whole(Measurement):
+    """Hides nothing: where no measurement is given."""
+
+    def forward(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        return images
+
+    def repeat(self, images: Tensor, measured: Tensor) -> Tensor:
+        return images
+
+
 class Mask(Measurement):
     """Hides pixels, in all channels.
 
     Args:
+        paired: hide of each generated image what is hidden of the real one beside it, in place of drawing anew. The
+            data have one mask an image, by which D could know that image; with `paired` both sides have the same masks.
         level: of hidden pixels, -1 (black) to 1. No 8-bit image has the default, mid-grey, so that a measurement shows
             which pixels are hidden; with another level those that really have it count as hidden, too, where images
             are filled in or reconstructed.
@@ -51,8 +80,9 @@ class Mask(Measurement):
         ValueError: for a level outside [-1, 1].
     """
 
-    def __init__(self, level: float = 0.0):
+    def __init__(self, level: float = 0.0, paired: bool = False):
         super().__init__()
+        self.paired = paired
         if not -1 <= level <= 1:
             raise ValueError(f"level of {type(self).__name__} must be from -1 to 1, not {level:g}")
         self.level = level
@@ -68,6 +98,16 @@ class Mask(Measurement):
     def forward(self, images: Tensor, generator: Generator | None = None) -> Tensor:
         return torch.where(self.observed(images, generator), images, self.level)
 
+    def check(self, discriminator: Any) -> None:
+        if getattr(discriminator, "mask", False) and self.level != 0:
+            raise ValueError(
+                "model.discriminator.mask takes mid grey for hidden, and model.measurement hides by"
+                f" {self.level:g}: set its level to 0, or mask to false"
+            )
+
+    def beside(self, images: Tensor, measured: Tensor) -> Tensor:
+        return self.repeat(images, measured) if self.paired else self(images)
+
     def repeat(self, images: Tensor, measured: Tensor) -> Tensor:
         return torch.where(self.seen(measured), images, self.level)
 
@@ -78,13 +118,14 @@ class MissingPixels(Mask):
     Args:
         share: probability that a pixel is missing, at least 0 and less than 1.
         level: of missing pixels, -1 (black) to 1; see `Mask`.
+        paired: see `Mask`.
 
     Raises:
         ValueError: for another share or level.
     """
 
-    def __init__(self, share: float = 0.5, level: float = 0.0):
-        super().__init__(level)
+    def __init__(self, share: float = 0.5, level: float = 0.0, paired: bool = False):
+        super().__init__(level, paired)
         check_share(self, "share", share)
         self.share = share
 
@@ -99,13 +140,14 @@ class MissingPatch(Mask):
         size: height and width of the rectangle as a share of those of the image, at least 0 and less than 1.
         keep: whether the rectangle is what is seen, instead of what is missing.
         level: of missing pixels, -1 (black) to 1; see `Mask`.
+        paired: see `Mask`.
 
     Raises:
         ValueError: for another size or level.
     """
 
-    def __init__(self, size: float = 0.5, keep: bool = False, level: float = 0.0):
-        super().__init__(level)
+    def __init__(self, size: float = 0.5, keep: bool = False, level: float = 0.0, paired: bool = False):
+        super().__init__(level, paired)
         check_share(self, "size", size)
         self.size, self.keep = size, keep
 

@@ -1,13 +1,12 @@
 """An encoder beside the two players: a variational autoencoder whose decoder is the generator."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from src.engine.schedules import Schedule
-from src.networks.fully_convolutional import Encoder
+from src.networks.fully_convolutional import Encoder, Generator
 from src.objectives.terms import GeneratorRegularizer
 
 
@@ -39,20 +38,17 @@ class Reconstruction(GeneratorRegularizer):
         self.sigma, self.width = sigma, width
 
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        if len(generator.latent_shape) != 3:
+        if not isinstance(generator, Generator):
             raise ValueError(
                 "Reconstruction needs noise in the shape of an image: take src.networks.fully_convolutional.Generator"
             )
-        latent_dim, height, _ = generator.latent_shape
-        num_blocks = round(math.log2(generator.image_size[0] / height))
-        self.encoder = Encoder(generator.channels, latent_dim, self.width, num_blocks)
+        latent_dim = generator.latent_shape[0]
+        self.encoder = Encoder(generator.channels, latent_dim, self.width, generator.num_blocks, generator.grid)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         mean, log_variance = self.encoder(real)
         posterior = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        again = model.generator(posterior, condition)
-        if not isinstance(model.measurement, nn.Identity):
-            again = model.measurement.repeat(again, real)
+        again = model.measurement.repeat(model.generator(posterior, condition), real)
         errors = (real - again).square().sum() / (2 * self.sigma**2)
         divergence = (mean.square() + log_variance.exp() - log_variance - 1).sum() / 2
         return (errors + divergence) / real.numel()
