@@ -12,7 +12,10 @@ from conftest import ROOT, make_gan, make_trainer, refusal
 
 from src.data.digits import Digits
 from src.data.manifest import Manifest
+from src.data.mnist import SmallMNIST
 from src.data.multimodal import MODALITIES, SpokenDigits, spectrogram, to_bytes
+from src.metrics.cross_modal import CrossModal
+from src.metrics.features import Classifier
 from src.metrics.probe import LinearProbe, cross_predict, later, pooled, scores
 from src.networks import dcgan, fusion
 from src.objectives.regularizers import R1
@@ -55,6 +58,38 @@ def test_recordings_are_a_function_of_the_number_of_the_example(digits):
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["audio"][0], one["audio"][1])
     assert not torch.equal(digits.condition("train", np.arange(20))["image"], one["image"])
+
+
+def test_other_digits_are_spoken_as_well_and_other_images_refused():
+    data = SpokenDigits(source=SmallMNIST(), audio_noise=0.0)
+    assert (data.image_size, data.num_images("train")) == ((28, 28), 4000)
+    assert data.targets("test").tolist() == SmallMNIST().split("test")[1].tolist()
+    assert data.condition("test", np.arange(3))["image"].shape == (3, 1, 28, 28)
+    with pytest.raises(ValueError, match="classes 0 to 9"):
+        SpokenDigits(source=Digits(labels=False))
+
+
+def test_what_is_made_of_a_modality_is_right_as_often_as_a_classifier_finds_its_digit(digits, monkeypatch):
+    """A model that draws the true image where it hears the sound, and a zero where it does not."""
+    labels = digits.targets("test")
+    images = digits.examples("test", 360)[0]
+    zero = images[labels == 0][:1]
+
+    def sample(numbers, condition):
+        heard = condition["present"][:, MODALITIES.index("audio")]
+        return torch.where(heard[:, None, None, None], images[numbers], zero)
+
+    model = SimpleNamespace(trainer=SimpleNamespace(datamodule=digits), protocol=dict, sample=sample)
+    model.generator = SimpleNamespace(names=MODALITIES)
+    score = CrossModal(Classifier())
+    score.setup("cpu")
+    score.check(digits, 1)
+    found = {figure["name"]: figure["value"] for figure in score.evaluate(model, errors=True)}
+    zeros = (labels == 0).mean()
+    assert found["right-text"] == found["right-no-audio"] == pytest.approx(zeros)
+    assert found["right-audio"] == found["right-no-text"] == found["right-all"] > 0.95
+    with pytest.raises(ValueError, match="several modalities"):
+        score.check(Digits(), 1)
 
 
 def test_the_tones_are_those_of_the_key_and_come_at_most_so_late():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.data.digits import NUM_TRAIN, Digits
+from src.data.digits import Digits
 from src.data.images import ImageDataModule
 from src.engine import seeding
 from src.images.pixels import from_uint8
@@ -148,7 +148,7 @@ class Examples(Dataset):
 
 
 class SpokenDigits(Multimodal):
-    """The digits of scikit-learn, each with the tones of its telephone key and its English name, as bad recordings.
+    """Written digits, each with the tones of its telephone key and its English name, as bad recordings.
 
     The signal is the sum of the key's two tones (ITU-T Q.23), 0.25 s long, after a random delay in a clip of 0.5 s of
     4 kHz, in white noise; in the name each letter is, with probability `typos`, another one. All of it, and what is
@@ -159,9 +159,10 @@ class SpokenDigits(Multimodal):
         delay: longest delay of the tones, in seconds, 0 to 0.25.
         typos: probability of a wrong letter, 0 to 1.
         image_noise: standard deviation of the noise on the image of the condition, in units of [-1, 1].
+        source: of the images: `Digits` (8x8), the default, or another one of the classes 0 to 9: `SmallMNIST` (28x28).
 
     Raises:
-        ValueError: for a delay or probability out of range.
+        ValueError: for a delay or probability out of range, or a source of other images.
     """
 
     RATE, SECONDS, TONE = 4000, 0.5, 0.25
@@ -170,17 +171,27 @@ class SpokenDigits(Multimodal):
     NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
     def __init__(
-        self, audio_noise: float = 4.0, delay: float = 0.25, typos: float = 0.5, image_noise: float = 0.5, **kwargs: Any
+        self,
+        audio_noise: float = 4.0,
+        delay: float = 0.25,
+        typos: float = 0.5,
+        image_noise: float = 0.5,
+        source: ImageDataModule | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(image_noise=image_noise, text_length=8, **kwargs)
         if not 0 <= delay <= self.SECONDS - self.TONE or not 0 <= typos <= 1:
             raise ValueError(f"data.delay is 0 to 0.25 seconds and data.typos 0 to 1, not {delay} and {typos}")
         self.audio_noise, self.delay, self.typos = audio_noise, delay, typos
-        self.describe(8, channels=1, class_names=[])
+        self.source = source or Digits()
+        changed = self.source.flip or self.source.measurement
+        if self.source.class_names != [str(digit) for digit in range(10)] or changed:
+            raise ValueError("data.source of SpokenDigits must have the classes 0 to 9, no flip and no measurement")
+        self.describe(self.source.image_size, self.source.channels, class_names=[])
 
     def read(self, split: str) -> tuple[np.ndarray, Arrays, np.ndarray]:
-        images, digits = Digits().load(split)
-        numbers = np.arange(len(digits)) + (0 if split == "train" else NUM_TRAIN)
+        images, digits = self.source.split(split)
+        numbers = np.arange(len(digits)) + (0 if split == "train" else self.source.num_images("train"))
         pairs = list(zip(digits, numbers, strict=True))
         recordings = {
             "number": numbers,

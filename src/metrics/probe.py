@@ -62,21 +62,20 @@ class LinearProbe(Score):
             return []
         labels, condition = data.targets(split)[rows], data.condition(split, rows)
         delayed = condition | {"audio": later(condition["audio"], self.delay)}
-        held = [name for name, some in zip(generator.names, condition["recorded"].any(0), strict=True) if some]
-        subsets = {"all": held} | {name: [name] for name in held}
-        subsets |= {f"no-{name}": [other for other in held if other != name] for name in held if len(held) > 2}
+        subsets = subsets_of(generator.names, condition)
+        held = subsets["all"]
         features = {
-            "code": lambda shown, names: code(model, generator, shown, names),
-            "raw": lambda shown, names: np.concatenate([raw(shown)[name] for name in names], 1),
-            "pooled": lambda shown, names: np.concatenate([pooled(shown)[name] for name in names], 1),
+            "code": lambda given, names: code(model, generator, given, names),
+            "raw": lambda given, names: np.concatenate([raw(given)[name] for name in names], 1),
+            "pooled": lambda given, names: np.concatenate([pooled(given)[name] for name in names], 1),
         }
         facts = {"num_real": len(labels), "split": split, "folds": self.folds, "delay": self.delay} | model.protocol()
         results = []
         for kind, compute in features.items():
             for subset, names in subsets.items():
-                shown = {"": condition, "delayed": delayed} if subset == "all" and "audio" in held else {"": condition}
-                predicted = cross_predict([compute(given, names) for given in shown.values()], labels, self.folds)
-                for what, prediction in zip(shown, predicted, strict=True):
+                given = {"": condition, "delayed": delayed} if subset == "all" and "audio" in held else {"": condition}
+                predicted = cross_predict([compute(one, names) for one in given.values()], labels, self.folds)
+                for what, prediction in zip(given, predicted, strict=True):
                     for i, figure in enumerate(FIGURES):
                         value, error = with_error(labels, prediction, i, errors)
                         name = f"{figure}-{kind}-{what or subset}"
@@ -84,11 +83,23 @@ class LinearProbe(Score):
         return results
 
 
+def subsets_of(names: tuple[str, ...], condition: dict[str, Tensor]) -> dict[str, list[str]]:
+    """All of the modalities that some example holds, each alone, and all but one: name -> modalities."""
+    held = [name for name, some in zip(names, condition["recorded"].any(0), strict=True) if some]
+    subsets = {"all": held} | {name: [name] for name in held}
+    return subsets | {f"no-{name}": [other for other in held if other != name] for name in held if len(held) > 2}
+
+
+def shown(condition: dict[str, Tensor], names: tuple[str, ...], subset: list[str]) -> dict[str, Tensor]:
+    """The condition with the modalities of a subset alone, of all `names`."""
+    here = torch.tensor([name in subset for name in names])
+    return condition | {"present": condition["recorded"] & here}
+
+
 @torch.no_grad()
 def code(model: Any, generator: Any, condition: dict[str, Tensor], names: list[str]) -> np.ndarray:
     """Codes [N, code_dim] with the named modalities present."""
-    here = torch.tensor([name in names for name in generator.names])
-    condition = condition | {"present": condition["recorded"] & here}
+    condition = shown(condition, generator.names, names)
     training = generator.training
     generator.eval()
     try:

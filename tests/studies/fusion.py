@@ -1,4 +1,7 @@
-"""What a fused code is worth: the table and picture of `fusion_digits.yaml`, over three seeds."""
+"""What a fused code is worth, and what the game and the prediction of the modalities each give: `fusion_digits.yaml`.
+
+Three seeds, on digits of 8x8 and of 28x28; prints the tables, draws the picture.
+"""
 
 from pathlib import Path
 
@@ -12,12 +15,26 @@ from src.data.multimodal import MODALITIES, SpokenDigits
 from src.images.pixels import to_uint8
 
 CONFIG = ["--config", "configs/systems/fusion_digits.yaml"]
+SIZES = {"8x8": [], "28x28": ["--config", "configs/overlays/fusion_28.yaml"]}
+NO_GAME = ["--model.loss", "{class_path: src.objectives.losses.Weighted, init_args: {weight: 0}}"]
+ARMS = {
+    "game and prediction": [],
+    "prediction alone": [*NO_GAME, "--model.regularizers", "null"],
+    "game alone": ["--model.g_regularizers", "null"],
+}
 SEEDS = range(3)
 COLUMNS = ("all", "delayed", "image", "audio", "text", "no-image", "no-audio", "no-text")
 
 
 def row(name: str, figures: Figures, kind: str) -> list[str]:
-    return [name, *(spread(figures[f"accuracy-{kind}-{column}"]) for column in COLUMNS)]
+    """Means and deviations over the seeds; nothing where there is no such figure."""
+    values = [figures.get(f"{kind}-{column}") for column in COLUMNS]
+    return [name, *(spread(of_seeds) if of_seeds else "" for of_seeds in values)]
+
+
+def gain(ours: Figures, theirs: Figures) -> Figures:
+    """Differences, seed by seed."""
+    return {name: [a - b for a, b in zip(ours[name], theirs[name], strict=True)] for name in ours if name in theirs}
 
 
 def picture(checkpoint: Path, path: str) -> None:
@@ -33,16 +50,26 @@ def picture(checkpoint: Path, path: str) -> None:
     grid(to_uint8(torch.cat(lines)), columns=10).save(path)
 
 
-def main() -> None:
-    figures = measure("fusion", CONFIG, SEEDS)
-    names = {"code": "fused code", "raw": "recordings side by side", "pooled": "their means and counts side by side"}
-    print(table(["linear probe on", *COLUMNS], [row(name, figures, kind) for kind, name in names.items()]))
-    for figure in ("recall-code-all", "f1-code-all", "recall-raw-all", "f1-raw-all"):
-        print(f"{figure} {spread(figures[figure])}")
-    for figure in ("fcd-digits-9895c19c", "fcd-digits-9895c19c-test"):
-        print(f"{figure} {spread(figures[figure], 2)}")
-    picture(FOLDER / "fusion" / "seed0" / "checkpoints" / "last.ckpt", ".assets/fusion.png")
+def study(size: str) -> None:
+    """The tables of one size."""
+    quick = ["--trainer.val_check_interval", "100000"]
+    found = {
+        arm: measure(f"fusion/{size}-{i}", [*CONFIG, *SIZES[size], *options, *quick], SEEDS)
+        for i, (arm, options) in enumerate(ARMS.items())
+    }
+    whole, (alone, _) = found["game and prediction"], list(found.values())[1:]
+    rows = [row(f"fused code, {arm}", figures, "accuracy-code") for arm, figures in found.items()]
+    rows.append(row("what the game adds", gain(whole, alone), "accuracy-code"))
+    names = {"raw": "recordings side by side", "pooled": "their means and counts side by side"}
+    rows += [row(name, whole, f"accuracy-{kind}") for kind, name in names.items()]
+    print(table([f"{size}: linear probe on", *COLUMNS], rows))
+    rows = [row(arm, figures, "right") for arm, figures in found.items()]
+    print(table([f"{size}: right digits made of", *COLUMNS], rows))
+    for arm, figures in found.items():
+        print(arm, *(f"{name} {spread(values, 2)}" for name, values in figures.items() if name.startswith("fcd-")))
 
 
 if __name__ == "__main__":
-    main()
+    for size in SIZES:
+        study(size)
+    picture(FOLDER / "fusion" / "8x8-0" / "seed0" / "checkpoints" / "last.ckpt", ".assets/fusion.png")
