@@ -8,6 +8,7 @@ import torch
 
 from src.networks import bags, biggan, dcgan, mlp
 from src.objectives.auxiliary import (
+    BagLikelihood,
     Classification,
     DataToDataCrossEntropy,
     GeneratorClassification,
@@ -84,6 +85,79 @@ def test_information_is_the_log_loss_of_the_component_of_each_instance_that_is_t
     assert value.item() == pytest.approx(expected, rel=1e-5)
     trained = [*generator.parameters(), *term.parameters()]
     assert all(gradient.abs().max() > 0 for gradient in torch.autograd.grad(value, trained))
+
+
+def test_a_sample_without_a_label_does_not_count():
+    generator, discriminator = players()
+    z, condition, real = batch(generator)
+    model = SimpleNamespace(generator=generator, discriminator=discriminator)
+    fake = generator(z, condition).detach()
+    some = torch.tensor([0, 1, 4])
+    labelled = {name: values[some] for name, values in condition.items()}
+    hidden = condition | {"label": torch.where(torch.isin(torch.arange(6), some), condition["label"], -1)}
+    term, of_generator = Classification(), GeneratorClassification(1.0)
+    expected = term.penalty(discriminator, real[some], fake[some], labelled)
+    torch.testing.assert_close(term.penalty(discriminator, real, fake, hidden), expected)
+    expected = of_generator.penalty(model, z, fake[some], real, labelled)
+    torch.testing.assert_close(of_generator.penalty(model, z, fake, real, hidden), expected)
+    nobody = condition | {"label": torch.full((6,), -1)}
+    assert term.penalty(discriminator, real, fake, nobody) == 0
+
+
+def fitted(posterior, weights, condition):
+    """The term where `posterior` [B, N, K] is that of the components of the instances."""
+    generator = SimpleNamespace(weights=weights, component_logits=lambda: weights)
+    information = Information(1.0)
+    information.head = torch.nn.Identity()
+    discriminator = SimpleNamespace(instance_features=lambda images: posterior.flatten(0, 1).log())
+    model = SimpleNamespace(generator=generator, discriminator=discriminator, g_regularizers=[information])
+    return BagLikelihood(1.0).penalty(model, None, None, torch.zeros(*posterior.shape[:2], 1), condition)
+
+
+def test_the_likelihood_of_a_bag_is_the_mean_over_who_may_be_the_witness():
+    """By going through the witnesses; up to the density of the instances themselves, which no weight changes."""
+    generator, _ = players()
+    _, condition, _ = batch(generator)
+    condition["label"][3] = -1
+    posterior = torch.rand(6, 5, 4).softmax(2)
+    value = fitted(posterior, generator.weights, condition)
+    of = generator.weights.double().softmax(2)  # [class, witness or other, K]
+    sizes = condition["mask"].sum(1)
+    share = 1 / sizes.double().mean()
+    prior = (share * of[:, 0] + (1 - share) * of[:, 1]).mean(0)
+    total = instances = 0
+    for bag, label in enumerate(condition["label"].tolist()):
+        if label >= 0:
+            evidence = posterior[bag, : sizes[bag]].double() / prior
+            witness, other = (evidence @ of[label, j] for j in (0, 1))
+            places = range(sizes[bag])
+            chances = [witness[j] * other[[i for i in places if i != j]].prod() for j in places]
+            total, instances = total - (sum(chances) / len(chances)).log(), instances + len(chances)
+    assert value.item() == pytest.approx((total / instances).item(), rel=1e-4)
+
+
+def test_the_weights_of_a_class_are_found_from_its_bags():
+    """Positive bags hold one instance of component 3 and others of 0 to 2; negative ones others alone.
+
+    The posterior is that of who knows the densities, and by which weights the components are drawn.
+    """
+    torch.manual_seed(0)
+    label = torch.arange(60) % 2
+    component = torch.randint(3, (60, 6))
+    component[torch.arange(60), torch.randint(6, (60,))] = torch.where(label == 1, 3, component[:, 0])
+    density = 0.9 * torch.nn.functional.one_hot(component, 4) + 0.025
+    weights = torch.zeros(2, 2, 4, requires_grad=True)
+    adam = torch.optim.Adam([weights], lr=0.1)
+    for _ in range(300):
+        adam.zero_grad()
+        share = weights.detach().softmax(2)
+        posterior = density * ((share[:, 0] + 5 * share[:, 1]) / 6).mean(0)
+        fitted(
+            posterior / posterior.sum(2, keepdim=True), weights, {"label": label, "mask": torch.ones(60, 6) > 0}
+        ).backward()
+        adam.step()
+    of = weights.softmax(2)
+    assert of[1, 0, 3] > 0.9 and of[1, 1, 3] < 0.05 and of[0, :, 3].max() < 0.05
 
 
 def test_players_without_classes_or_codes_are_refused():

@@ -96,6 +96,22 @@ def test_generated_bags_have_the_classes_and_sizes_of_the_training_bags():
     assert torch.equal(data.conditions(torch.tensor([61]))["mask"][0], condition["mask"][1])
 
 
+def test_bags_without_a_label_are_those_of_more_bags_and_half_of_what_training_reads():
+    data, more = digit_bags(num_bags=20, num_unlabelled=60), digit_bags(num_bags=80)
+    assert (data.bags("train").labels[20:] == -1).all() and (
+        data.bags("train").instances == more.bags("train").instances
+    ).all()
+    dataset = data.training_set()
+    _, condition = dataset[list(range(len(dataset)))]
+    assert len(dataset) == 120 and (condition["label"] >= 0).sum() == 60
+    sizes = more.bags("train").sizes
+    assert (condition["mask"].sum(1).numpy() == [*sizes[:20]] * 3 + [*sizes[20:]]).all()
+    assert (data.conditions(torch.arange(200))["label"] >= 0).all()
+    assert data.class_sizes() == [7, 7, 6] and len(data.split("train")[0]) == sizes[:20].sum()
+    assert data.amount("train") == f"80 bags of {sizes.sum()} instances, 60 of them without a label"
+    assert len(digit_bags(num_bags=20, num_unlabelled=5).training_set()) == 25
+
+
 @pytest.mark.parametrize("targets", [[], ["11"], [str(digit) for digit in range(10)]])
 def test_targets_that_make_no_bags_are_refused(targets):
     with pytest.raises(ValueError, match="must be some, not all, of the classes of the source: 0, 1, 2"):
@@ -127,6 +143,14 @@ def test_bags_of_vectors_from_tables(tmp_path):
         and images[:, 0, 0, 0].tolist() == [255, 128, 0, 191]
         and labels.tolist() == [0] * 2 + [1] * 2
     )
+
+
+def test_a_bag_of_a_table_without_a_label_is_unlabelled_in_training_and_refused_elsewhere(tmp_path):
+    lines = [*LINES, ("c", "", 0, 2.0, 7)]
+    path = write(tmp_path / "train.csv", lines)
+    assert TableBags(path, bag_size=3).bags("train").labels.tolist() == [0, 1, -1]
+    with pytest.raises(ValueError, match="test bag c has no label: only training bags may lack theirs"):
+        TableBags(path, path, bag_size=3).bags("test")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +203,41 @@ def test_attention_is_that_of_the_paper():
     torch.testing.assert_close(network.class_logits(x)[0], logits)
 
 
+@pytest.mark.parametrize("critic", [0, 6])
+def test_a_bag_without_a_label_is_judged_without_its_projection(critic):
+    network = discriminator(critic=critic)
+    x, label = torch.rand(3, 4, 1, 8, 8), torch.tensor([0, 1, 2])
+    known, unknown = network(x, label)[:3], network(x, torch.tensor([0, -1, 2]))[:3]
+    (network.critic or network).head.embed.weight.data.zero_()
+    torch.testing.assert_close(network(x, label)[1], unknown[1])
+    assert known[1] != unknown[1] and torch.equal(known[[0, 2]], unknown[[0, 2]])
+
+
+def test_a_critic_judges_the_bags_and_every_instance_that_is_present():
+    """The logit of an instance is its own alone, whatever its place; that of a bag moves with all it holds."""
+    network = discriminator(critic=6)
+    x, label = torch.rand(2, 4, 1, 8, 8), torch.tensor([0, 1])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()
+    logits = network(x, {"label": label, "mask": mask})
+    assert logits.shape == (2 + 5,) and logits.unique().numel() == 7
+    torch.testing.assert_close(network(x[:, :3], {"label": label, "mask": mask[:, :3]}), logits)
+    order = torch.tensor([2, 0, 1, 3])
+    moved = network(x[:, order], {"label": label, "mask": mask[:, order]})
+    torch.testing.assert_close(moved, logits[[0, 1, 4, 2, 3, 5, 6]])
+    torch.testing.assert_close(network(x[1:, :2], label[1:])[1:], logits[5:])
+    x[0, 0] += 1
+    changed = network(x, {"label": label, "mask": mask}) != logits
+    assert changed.tolist() == [True, False, True, False, False, False, False]
+
+
+def test_noise_and_dropout_are_of_training_alone():
+    network = discriminator(noise=0.5)
+    x = torch.rand(2, 4, 1, 8, 8)
+    assert torch.equal(network.class_logits(x), network.class_logits(x))
+    network.train()
+    assert not torch.equal(network.class_logits(x), network.class_logits(x))
+
+
 def generator(**options):
     network = Generator(**FACTS, **({"bag_size": 6, "num_components": 4, "latent_dim": 3, "width": 8} | options))
     with torch.no_grad():
@@ -197,6 +256,15 @@ def test_components_have_the_probabilities_of_their_weights():
         torch.testing.assert_close(drawn[:, 1:].mean((0, 1)), expected[1], atol=0.015, rtol=0)
 
 
+def test_a_bag_without_a_label_is_drawn_of_all_classes_alike():
+    network = generator()
+    z = torch.randn(6000, *network.latent_shape)
+    drawn = torch.nn.functional.one_hot(network.components(z, torch.full((6000,), -1)), 4).double()
+    expected = network.weights.double().softmax(2).mean(0)
+    torch.testing.assert_close(drawn[:, 0].mean(0), expected[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn[:, 1:].mean((0, 1)), expected[1], atol=0.015, rtol=0)
+
+
 def test_an_instance_is_the_work_of_one_component_and_the_weights_have_its_softmax_gradient():
     network = generator(num_components=2).eval()
     z, label = torch.randn(5, *network.latent_shape), torch.tensor([0, 1, 2, 0, 1])
@@ -211,9 +279,10 @@ def test_an_instance_is_the_work_of_one_component_and_the_weights_have_its_softm
     assert (network.weights.grad.abs() > 1e-9).all()
 
 
+@pytest.mark.parametrize("critic", [0, 6])
 @pytest.mark.parametrize("num_blocks", [0, 2])
-def test_bags_are_images_in_range_that_train_every_parameter(num_blocks):
-    network, judge = generator(num_blocks=num_blocks), discriminator(num_blocks=num_blocks)
+def test_bags_are_images_in_range_that_train_every_parameter(num_blocks, critic):
+    network, judge = generator(num_blocks=num_blocks), discriminator(num_blocks=num_blocks, critic=critic)
     z, label = torch.randn(7, *network.latent_shape), torch.arange(7) % 3
     samples = network(z, label)
     assert samples.shape == (7, *network.output_shape) == (7, 6, 1, 8, 8) and samples.abs().max() <= 1
@@ -278,6 +347,13 @@ def test_purity_counts_the_most_frequent_class_of_each_component():
     assert figures.ComponentPurity().values(fake, fake) == [6 / 7, 2.0]
 
 
+def test_a_positive_bag_holds_its_target_and_a_negative_one_none():
+    found = torch.tensor([9, 1, 2, 4, 9, 9, 3, 3, 4])  # of targets 9 and 4
+    bags = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4, 5])
+    classes = torch.tensor([1, 1, 0, 2, 0, 2])
+    assert figures.truths(found, bags, classes, [9, 4]).tolist() == [True, False, False, False, True, True]
+
+
 class Knowing(torch.nn.Module):
     """Knows the answers: of each bag by its first pixels, of each instance by its pixels."""
 
@@ -320,11 +396,11 @@ def test_a_class_without_held_out_bags_is_known_before_the_first_step():
 @pytest.fixture
 def small(tmp_path):
     """The experiment of the digits, made small."""
-    network = {"init_args": {"width": 4}}
+    network, judge = {"init_args": {"width": 4}}, {"init_args": {"width": 4, "critic": 4}}
     overlay = {
         "trainer": {"max_steps": 4, "val_check_interval": 2, "logger": False},
-        "model": {"generator": network, "discriminator": network, "val_images": 20, "test_images": 20},
-        "data": {"init_args": {"num_bags": 12, "num_test_bags": 40, "batch_size": 4}},
+        "model": {"generator": network, "discriminator": judge, "val_images": 20, "test_images": 20},
+        "data": {"init_args": {"num_bags": 12, "num_unlabelled": 20, "num_test_bags": 40, "batch_size": 4}},
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(overlay))
     experiment = ROOT / "configs" / "systems" / "simmim_digits.yaml"
@@ -352,6 +428,10 @@ def test_a_run_resumes_to_the_same_weights_and_is_scored(small, tmp_path):
     codes = gan.generator_ema.codes(gan.latents_of(torch.arange(20)), condition)
     judged = Features(*Classifier().both(images), codes)
     assert values["component-purity"] == figures.ComponentPurity().values(judged, judged)[0]
+    digits, bags = judged.logits.argmax(1), condition["mask"].nonzero()[:, 0]
+    right = figures.truths(digits, bags, condition["label"], [9]).double()
+    for name, label in (("none", 0), ("9", 1)):
+        assert values[f"label-truth-{name}"] == right[condition["label"] == label].mean()
 
     main(["predict", "--ckpt_path", checkpoint, "--output", str(tmp_path / "out"), "--num_images", "3"])
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3 * 16

@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.data.bag_dataset import BagDataset, Bags, padded
 from src.data.images import ImageDataModule
 from src.data.order import permutation
 from src.data.summary import amount
@@ -17,20 +18,11 @@ from src.engine import seeding
 from src.images.pixels import from_uint8, to_uint8
 
 
-class Bags(NamedTuple):
-    """The bags of one split, their instances one after another."""
-
-    instances: np.ndarray  # [I, C, H, W], uint8, or float32 in [-1, 1]
-    sizes: np.ndarray  # int64 [M], the sum is I
-    labels: np.ndarray  # int64 [M]
-    keys: np.ndarray | None  # bool [I]: instances that make their bag what it is; no network sees them
-
-
 class BagDataModule(ImageDataModule):
     """Batches of bags: x [B, N, C, H, W] and {"label": [B], "mask": [B, N]}, the mask true where an instance is.
 
-    To whoever asks for images these are the instances, each with the label of its bag. A subclass calls
-    `super().__init__`, then `describe`, and implements `read`.
+    A bag whose label nobody knows has the label -1. To whoever asks for images these are the instances of the other
+    bags, each with the label of its bag. A subclass calls `super().__init__`, then `describe`, and implements `read`.
 
     Args:
         bag_size: N, to which every bag is padded: no bag may hold more instances.
@@ -64,22 +56,28 @@ class BagDataModule(ImageDataModule):
 
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         instances, sizes, labels, _ = self.bags(split)
+        labels = labels.repeat(sizes)
+        instances, labels = instances[labels >= 0], labels[labels >= 0]
         if instances.dtype != np.uint8:
             instances = to_uint8(torch.from_numpy(instances)).numpy()
-        return instances, labels.repeat(sizes)
+        return instances, labels
 
     def amount(self, split: str) -> str:
-        return f"{amount(len(self.bags(split).sizes), 'bag')} of {amount(self.num_images(split), 'instance')}"
+        bags = self.bags(split)
+        without = int((bags.labels < 0).sum())
+        unlabelled = f", {without:,} of them without a label" if without else ""
+        return f"{amount(len(bags.sizes), 'bag')} of {amount(len(bags.instances), 'instance')}{unlabelled}"
 
     def class_sizes(self) -> list[int]:
-        return np.bincount(self.bags("train").labels, minlength=self.num_classes).tolist()
+        labels = self.bags("train").labels
+        return np.bincount(labels[labels >= 0], minlength=self.num_classes).tolist()
 
     def training_set(self) -> Dataset:
         return BagDataset(self.bags("train"), self.bag_size)
 
     def examples(self, split: str, count: int) -> tuple[Tensor, dict[str, Tensor]]:
         bags = self.bags(split)
-        x, condition = BagDataset(bags, self.bag_size)[range(min(count, len(bags.sizes)))]
+        x, condition = BagDataset(bags, self.bag_size).bags_of(np.arange(min(count, len(bags.sizes))))
         return (from_uint8(x) if x.dtype == torch.uint8 else x), condition
 
     def keys(self, split: str) -> Tensor | None:
@@ -99,7 +97,8 @@ class BagDataModule(ImageDataModule):
 
     @cached_property
     def _order(self) -> Tensor:
-        return permutation(len(self.bags("train").sizes), seed=0, epoch=0)
+        labelled = torch.from_numpy(np.flatnonzero(self.bags("train").labels >= 0))
+        return labelled[permutation(len(labelled), seed=0, epoch=0)]
 
 
 class ImageBags(BagDataModule):
@@ -112,7 +111,8 @@ class ImageBags(BagDataModule):
     Args:
         source: labelled images: `Digits`, `ImageFolder` with one sub-folder a class, ...
         targets: names of the target classes, one for each positive bag class.
-        num_bags: training bags.
+        num_bags: training bags with a label.
+        num_unlabelled: further training bags, without their labels.
         num_test_bags: held-out bags, where the source has test images.
         mean_size: of a bag: instances are N(mean_size, size_deviation^2), rounded, from 1 to `bag_size`.
         size_deviation: standard deviation of that number.
@@ -130,6 +130,7 @@ class ImageBags(BagDataModule):
         source: ImageDataModule,
         targets: list[str],
         num_bags: int = 100,
+        num_unlabelled: int = 0,
         num_test_bags: int = 500,
         mean_size: float = 10.0,
         size_deviation: float = 2.0,
@@ -143,8 +144,8 @@ class ImageBags(BagDataModule):
         if unknown or not targets or len(set(targets)) >= len(source.class_names):
             names = ", ".join(source.class_names[:20]) or "none, it has no labels"
             raise ValueError(f"--data.targets {targets} must be some, not all, of the classes of the source: {names}")
-        if min(num_bags, num_test_bags, bag_size) < 1:
-            raise ValueError("num_bags, num_test_bags and bag_size must be at least 1")
+        if min(num_bags, num_test_bags, bag_size) < 1 or num_unlabelled < 0:
+            raise ValueError("num_bags, num_test_bags and bag_size must be at least 1, num_unlabelled at least 0")
         if source.flip or source.measurement:
             raise ValueError("bags take the images of their source as they are: leave out its flip and its measurement")
         self.source = source
@@ -152,6 +153,7 @@ class ImageBags(BagDataModule):
         self.splits = source.splits
         self.targets = [source.class_names.index(name) for name in targets]
         self.num_bags = {"train": num_bags, "test": num_test_bags}
+        self.num_unlabelled = {"train": num_unlabelled, "test": 0}
         self.sizes = (mean_size, size_deviation)
         self.witness_rate = witness_rate
         self.seed = seed
@@ -164,9 +166,10 @@ class ImageBags(BagDataModule):
         for name, pool in zip([*self.class_names[1:], "no target"], [*pools, others], strict=True):
             if len(pool) == 0:
                 raise ValueError(f"the {split} images hold none of class {name}: its bags cannot be made")
-        classes = np.arange(self.num_bags[split]) % self.num_classes
+        classes = np.arange(self.num_bags[split] + self.num_unlabelled[split]) % self.num_classes
         bags = [self.draw(split, i, pools[c - 1] if c else None, others) for i, c in enumerate(classes)]
         rows = np.concatenate(bags)
+        classes[self.num_bags[split] :] = -1
         return Bags(images[rows], np.array([len(bag) for bag in bags]), classes, np.isin(labels[rows], self.targets))
 
     def draw(self, split: str, index: int, pool: np.ndarray | None, others: np.ndarray) -> np.ndarray:
@@ -192,13 +195,13 @@ class TableBags(BagDataModule):
         path: training instances.
         test_path: held-out instances; their labels must occur in training.
         bag: column that names the bag of an instance.
-        label: column of the class of the bag, the same in all its lines.
+        label: column of the class of the bag, the same in all its lines; empty where nobody knows it, in training.
         key: column that is 1 for the instances that the class rests on, for the scores alone; or none.
         bag_size: to which bags are padded; the generator needs the same.
         kwargs: `batch_size` (bags) and `num_workers`, see `BagDataModule`.
 
     Raises:
-        ValueError: a column is missing, a value is not a number, or a bag has two labels.
+        ValueError: a column is missing, a value is not a number, or a bag has two labels, or a held-out one none.
     """
 
     def __init__(
@@ -220,7 +223,7 @@ class TableBags(BagDataModule):
         self.tables = {split: self.read_table(paths[split]) for split in self.splits}
         values, _, labels, _ = self.tables["train"]
         self.low, self.high = values.min(0), values.max(0)
-        self.describe([1, values.shape[1]], channels=1, class_names=sorted(set(labels)))
+        self.describe([1, values.shape[1]], channels=1, class_names=sorted({*labels} - {""}))
 
     def read_table(self, path: str) -> tuple[np.ndarray, list[str], list[str], np.ndarray | None]:
         bag, label, key = self.columns
@@ -247,39 +250,14 @@ class TableBags(BagDataModule):
         for name, label in zip(bags, labels, strict=True):
             if of_bag.setdefault(name, label) != label:
                 raise ValueError(f"bag {name} has the labels {of_bag[name]} and {label}: a bag has one")
-            if label not in self.class_names:
+            if label == "" and split != "train":
+                raise ValueError(f"{split} bag {name} has no label: only training bags may lack theirs")
+            if label and label not in self.class_names:
                 raise ValueError(f"label {label} of {split} bag {name} does not occur in training")
         number = {name: i for i, name in enumerate(of_bag)}
         numbers = np.array([number[name] for name in bags])
         order = numbers.argsort(kind="stable")
         span = np.where(self.high > self.low, self.high - self.low, 1.0)
         scaled = (2 * (values[order] - self.low) / span - 1).clip(-1, 1).astype(np.float32)
-        classes = np.array([self.class_names.index(label) for label in of_bag.values()])
+        classes = np.array([self.class_names.index(label) if label else -1 for label in of_bag.values()])
         return Bags(scaled[:, None, None], np.bincount(numbers), classes, None if keys is None else keys[order])
-
-
-class BagDataset(Dataset):
-    """Whole batches of padded bags by a list of their numbers; arguments as of `BagDataModule`."""
-
-    def __init__(self, bags: Bags, bag_size: int) -> None:
-        self.bags = bags
-        self.bag_size = bag_size
-
-    def __len__(self) -> int:
-        return len(self.bags.sizes)
-
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        indices = np.asarray(indices)
-        rows, mask = padded(self.bags.sizes, indices, self.bag_size)
-        x = self.bags.instances[rows]
-        x[~mask] = 0
-        label = torch.from_numpy(self.bags.labels[indices])
-        return torch.from_numpy(x), {"label": label, "mask": torch.from_numpy(mask)}
-
-
-def padded(sizes: np.ndarray, bags: np.ndarray, bag_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [B, bag_size] of the instances of some bags, 0 where there is none, and the mask of those there are."""
-    places = np.arange(bag_size)
-    mask = places < sizes[bags, None]
-    starts = np.cumsum(sizes) - sizes
-    return np.where(mask, starts[bags, None] + places, 0), mask

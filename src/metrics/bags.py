@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from src.metrics.base import Metric, Score, key_of, standard_errors
+from src.metrics.judged import Judged
 from src.metrics.statistics import GROUPS, Features
 
 CHUNK = 100  # bags that are classified at once
@@ -85,7 +86,7 @@ class ComponentPurity(Metric):
         """Features of the generated images, with their components in place of their labels."""
         fake = model.fakes[key_of(self)]
         network = (model.generator_ema or model.generator).cpu()
-        numbers = torch.arange(model.test_images if model.trainer.testing else model.val_images)
+        numbers = numbers_of(model)
         components = network.components(model.latents_of(numbers), model.trainer.datamodule.conditions(numbers))
         network.to(model.device)
         return Features(fake.values, fake.logits, components.flatten()[fake.indices], fake.indices)
@@ -93,6 +94,62 @@ class ComponentPurity(Metric):
     def values(self, real: Features, fake: Features) -> list[float]:
         counts = contingency(fake)
         return [counts.amax(1).sum().item() / len(fake), float(len(counts[counts.sum(1) > 0].argmax(1).unique()))]
+
+
+class LabelTruth(Judged):
+    """Are generated bags what their labels say, as a classifier of their instances judges?
+
+    `label-truth-<class>`, for each class of bags: the share of its generated bags that hold an image of its target, or,
+    of the class without a target, none of any target. For bags of `ImageBags`, and an extractor whose classes are those
+    of their source. Of real bags it is below 1, too, since the classifier errs.
+
+    Args:
+        extractor: one with class logits: `Classifier` for digits.
+
+    Raises:
+        ValueError: an extractor without classes; other bags.
+    """
+
+    figure_names = ("label-truth-none",)
+
+    def check(self, data: Any, num_fake: int) -> None:
+        check_bags(self, data)
+        if not hasattr(data, "targets"):
+            raise ValueError("LabelTruth needs bags of src.data.bags.ImageBags: leave it out of --model.metrics")
+
+    def evaluate(self, model: Any, errors: bool) -> list[dict[str, Any]]:
+        data, numbers = model.trainer.datamodule, numbers_of(model)
+        condition = data.conditions(numbers)
+        mask, labels = condition["mask"], condition["label"]
+        found = self.classes(model.sample(numbers, condition).cpu()[mask])
+        right = truths(found, mask.nonzero()[:, 0], labels, data.targets)
+        protocol = {"num_bags": len(numbers)} | model.protocol()
+        return [
+            self.figure(f"label-truth-{name}", right[labels == c], protocol)
+            for c, name in enumerate(data.class_names)
+            if (labels == c).any()
+        ]
+
+
+def truths(found: Tensor, bags: Tensor, classes: Tensor, targets: list[int]) -> Tensor:
+    """Which bags are what their class says, bool [M].
+
+    Args:
+        found: class of each instance, as a classifier judges [I].
+        bags: number of its bag [I], from 0.
+        classes: of the bags [M].
+        targets: class of instances that makes a bag one of class 1, 2, ...
+    """
+    holds = torch.zeros(len(classes), 1 + len(targets), dtype=torch.bool)
+    for c, target in enumerate(targets, 1):
+        holds[bags[found == target], c] = True
+    holds[:, 0] = ~holds[:, 1:].any(1)
+    return holds[torch.arange(len(classes)), classes]
+
+
+def numbers_of(model: Any) -> Tensor:
+    """Numbers of the generated bags."""
+    return torch.arange(model.test_images if model.trainer.testing else model.val_images)
 
 
 def check_bags(score: Score, data: Any) -> None:

@@ -39,6 +39,8 @@ class Generator(base.Generator):
         latent_dim: length of the latent of an instance.
         width: units of the dense layers, or channels before the image.
         num_blocks: up-samplings by 2, after which a layer is a convolution; 0 makes dense networks, for vectors too.
+        played: whether the game teaches which components a class draws; false leaves that to `BagLikelihood`.
+        scale: of the logits of the components over their parameters: so much faster than others these are learned.
 
     Raises:
         ValueError: bags without classes, or 2**num_blocks that does not divide the height and the width.
@@ -54,8 +56,11 @@ class Generator(base.Generator):
         latent_dim: int = 16,
         width: int = 64,
         num_blocks: int = 0,
+        played: bool = True,
+        scale: float = 1.0,
     ):
         super().__init__(image_size, channels, num_classes, latent_shape=(1 + bag_size, latent_dim + num_components))
+        self.scale, self.played = scale, played
         check_classes(self)
         self.output_shape = (bag_size, channels, *self.image_size)
         self.columns = bag_size  # of a grid of samples: a row a bag
@@ -65,6 +70,10 @@ class Generator(base.Generator):
         num_inputs = 3 * latent_dim + num_components
         self.decoder = decoder(num_inputs, self.image_size, channels, width, num_blocks)
 
+    def component_logits(self) -> Tensor:
+        """By which a class draws components [num_classes, 2, K]: of its witness, and of its other instances."""
+        return self.scale * self.weights
+
     def choices(self, z: Tensor, condition: Any) -> Tensor:
         """Gumbel-perturbed logits of the components [B, N, K], whose largest is the one drawn."""
         labels, mask = opened(condition, z[:, 1:])
@@ -73,7 +82,10 @@ class Generator(base.Generator):
                 f"the bags are padded to {mask.shape[1]} instances, but the generator draws {self.bag_size}:"
                 f" set --model.generator.bag_size {mask.shape[1]}"
             )
-        logits = self.weights[labels]
+        # A label that is not known (-1) is drawn: by a number of the bag's latent, all classes alike.
+        drawn = (torch.special.ndtr(z[:, 0, 0]) * self.num_classes).long().clamp(max=self.num_classes - 1)
+        logits = self.component_logits()
+        logits = (logits if self.played else logits.detach())[torch.where(labels < 0, drawn, labels)]
         logits = torch.cat([logits[:, :1], logits[:, 1:].expand(-1, self.bag_size - 1, -1)], dim=1)
         uniform = torch.special.log_ndtr(z[:, 1:, self.latent_dim :])  # log of a uniform number, from a normal one
         return logits - (-uniform).log()
@@ -123,7 +135,9 @@ class Discriminator(base.Discriminator):
         num_classes: of the bags, at least 1.
         width: units of the dense layers, or channels after the first convolution, and of the attention.
         num_blocks: down-samplings by 2, each a convolution; 0 makes dense networks, for vectors too.
-        dropout: probability of dropping a feature of an instance, 0 to 1.
+        dropout: probability of dropping a feature of an instance in training, 0 to 1.
+        noise: standard deviation of Gaussian noise on what is classified in training, in units of [-1, 1].
+        critic: width of a `Critic` that plays the game in place of these layers, which then classify alone; 0: none.
 
     Raises:
         ValueError: bags without classes, or 2**num_blocks that does not divide the height and the width.
@@ -139,29 +153,48 @@ class Discriminator(base.Discriminator):
         width: int = 64,
         num_blocks: int = 0,
         dropout: float = 0.0,
+        noise: float = 0.0,
+        critic: int = 0,
     ):
         super().__init__(image_size, channels, num_classes)
         check_classes(self)
-        self.num_features = width
+        self.num_features, self.noise = critic or width, noise
         self.encoder = encoder(self.image_size, channels, width, num_blocks)
         self.dropout = nn.Dropout(dropout)
         self.gate_tanh, self.gate_sigmoid = nn.Linear(width, width), nn.Linear(width, width)
-        self.scores = nn.Linear(width, 2, bias=False)
+        self.scores = nn.Linear(width, 1 if critic else 2, bias=False)
         self.classes = nn.Linear(width, num_classes)
-        self.head = layers.ProjectionHead(width, num_classes)
+        if critic:
+            self.critic = Critic(self.image_size, channels, num_classes, critic, num_blocks)
+        else:
+            self.critic = None
+            self.head = layers.ProjectionHead(width, num_classes)
 
     def pooled(self, x: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
-        """Features of the bags [B, 2, width], for the class and for being real, and the attention [B, N, 2]."""
+        """Features of the bags [B, 2, width], for the class and for being real, and the attention [B, N, 2].
+
+        With a critic those for the class alone: [B, 1, width] and [B, N, 1].
+        """
         _, mask = opened(condition, x)
+        if self.noise and self.training:
+            x = x + self.noise * torch.randn_like(x)
         h = self.dropout(self.encoder(x.flatten(0, 1))).unflatten(0, mask.shape)
-        scores = self.scores(self.gate_tanh(h).tanh() * self.gate_sigmoid(h).sigmoid())
-        attention = scores.masked_fill(~mask[..., None], -torch.inf).softmax(1)
-        return attention.transpose(1, 2) @ h, attention
+        return attended(self, h, mask)
 
     def forward(self, x: Tensor, condition: Any = None) -> Tensor:
-        """Bags [B, N, channels, H, W] in [-1, 1], labels [B] or {"label", "mask"} -> logits [B]."""
+        """Bags [B, N, channels, H, W] in [-1, 1], labels [B] or {"label", "mask"} -> logits.
+
+        One a bag, [B]; with a critic those of the M instances that are present come after them, [B + M].
+        """
         self.check_condition(condition)
-        return self.head(self.pooled(x, condition)[0][:, 1], opened(condition, x)[0])
+        labels, mask = opened(condition, x)
+        if self.critic:
+            return self.critic(x, labels, mask)
+        return judged(self.head, self.pooled(x, condition)[0][:, 1], labels)
+
+    def instance_features(self, images: Tensor) -> Tensor:
+        """Instances [M, channels, H, W] -> what the game sees of each, [M, num_features]."""
+        return (self.critic or self).encoder(images)
 
     def class_logits(self, x: Tensor, condition: Any = None) -> Tensor:
         """Bags [B, N, channels, H, W], of whose condition only the mask counts -> logits [B, num_classes]."""
@@ -170,6 +203,56 @@ class Discriminator(base.Discriminator):
     def attention(self, x: Tensor, condition: Any = None) -> Tensor:
         """Weights [B, N] of the instances in the class of their bag: they sum to 1, and are 0 where none is."""
         return self.pooled(x, condition)[1][..., 0]
+
+
+class Critic(nn.Module):
+    """Judges bags, pooled by gated attention, with their labels by projection, and each instance on its own.
+
+    A critic that sees bags as a whole alone is content with instances that are all alike; this one compares each
+    instance with a real one.
+
+    Args:
+        image_size: height and width in pixels of an instance.
+        channels: of an instance.
+        num_classes: of the bags.
+        width: as of `Discriminator`.
+        num_blocks: as of `Discriminator`.
+    """
+
+    def __init__(self, image_size: tuple[int, int], channels: int, num_classes: int, width: int, num_blocks: int):
+        super().__init__()
+        self.encoder = encoder(image_size, channels, width, num_blocks)
+        self.of_instance = nn.Linear(width, 1)
+        self.gate_tanh, self.gate_sigmoid = nn.Linear(width, width), nn.Linear(width, width)
+        self.scores = nn.Linear(width, 1, bias=False)
+        self.head = layers.ProjectionHead(width, num_classes)
+
+    def forward(self, x: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """Bags [B, N, channels, H, W], labels [B], which instances are present [B, N] -> logits [B + M]."""
+        h = self.encoder(x.flatten(0, 1)).unflatten(0, mask.shape)
+        pooled = attended(self, h, mask)[0].squeeze(1)
+        return torch.cat([judged(self.head, pooled, labels), self.of_instance(h[mask]).squeeze(1)])
+
+
+def attended(network: nn.Module, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Gated attention of Ilse et al., arXiv:1802.04712, Eqs. 7 and 9, with S sets of `scores` over the same gates.
+
+    Args:
+        network: has `gate_tanh`, `gate_sigmoid` and `scores`.
+        h: features of instances [B, N, width].
+        mask: which of them are present, bool [B, N].
+
+    Returns:
+        Features of the bags [B, S, width] and the attention [B, N, S].
+    """
+    scores = network.scores(network.gate_tanh(h).tanh() * network.gate_sigmoid(h).sigmoid())
+    attention = scores.masked_fill(~mask[..., None], -torch.inf).softmax(1)
+    return attention.transpose(1, 2) @ h, attention
+
+
+def judged(head: nn.Module, h: Tensor, labels: Tensor) -> Tensor:
+    """Logits [B] of the features [B, width] of bags, whose label may be unknown (-1): then nothing is projected."""
+    return torch.where(labels < 0, head.psi(h).squeeze(1), head(h, labels.clamp(min=0)))
 
 
 def check_classes(network: base.Network) -> None:

@@ -54,6 +54,12 @@ def data_to_data(
     return (torch.cat([positive[:, None], negative], 1).logsumexp(1) - positive).mean()
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the samples whose label is known, not -1; 0 without any."""
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
+    return losses / (labels >= 0).sum().clamp(min=1)
+
+
 class Classification(Regularizer):
     """Cross-entropy of the classes that D finds in real and in generated samples; L_C of AC-GAN, arXiv:1610.09585.
 
@@ -62,7 +68,7 @@ class Classification(Regularizer):
 
     Args:
         weight: of the term, 0 or more.
-        fake_weight: of the generated samples beside the real ones; 1 in AC-GAN, 0 leaves them out.
+        fake_weight: of the generated samples beside the real ones; 1 in AC-GAN, 0 leaves them out; or a schedule.
         every: evaluate at every this many discriminator updates, rescaled by it.
 
     Raises:
@@ -71,7 +77,7 @@ class Classification(Regularizer):
 
     second_output = True
 
-    def __init__(self, weight: float | Schedule = 1.0, fake_weight: float = 1.0, every: int = 1):
+    def __init__(self, weight: float | Schedule = 1.0, fake_weight: float | Schedule = 1.0, every: int = 1):
         super().__init__(weight, every)
         self.fake_weight = fake_weight
 
@@ -80,10 +86,9 @@ class Classification(Regularizer):
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Any) -> Tensor:
         labels = labels_of(condition)
-        term = F.cross_entropy(discriminator.class_logits(real, condition).float(), labels)
+        term = cross_entropy(discriminator.class_logits(real, condition), labels)
         if self.fake_weight:
-            fake_logits = discriminator.class_logits(fake, condition).float()
-            term = term + self.fake_weight * F.cross_entropy(fake_logits, labels)
+            term = term + self.fake_weight * cross_entropy(discriminator.class_logits(fake, condition), labels)
         return term
 
 
@@ -102,7 +107,7 @@ class GeneratorClassification(GeneratorRegularizer):
         check_classifies(self, discriminator)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
-        return F.cross_entropy(model.discriminator.class_logits(fake, condition).float(), labels_of(condition))
+        return cross_entropy(model.discriminator.class_logits(fake, condition), labels_of(condition))
 
 
 def check_contrast(part: Any, temperature: float, positive_margin: float) -> None:
@@ -177,7 +182,7 @@ class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
 class Information(GeneratorRegularizer):
     """Keeps the discrete code of each image legible: -E log Q(code | G(z)), InfoGAN's bound, arXiv:1606.03657, Eq. 5.
 
-    Q is a linear layer of its own on the features of the discriminator's `encoder`, whose weights stay as they are.
+    Q is a linear layer of its own on the discriminator's `instance_features`, whose weights stay as they are.
     For a generator with `num_codes` and `codes(z, condition) -> [M]` of the images of its `as_images`.
 
     Args:
@@ -189,11 +194,43 @@ class Information(GeneratorRegularizer):
     """
 
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        if not (hasattr(generator, "codes") and hasattr(discriminator, "encoder")):
+        if not (hasattr(generator, "codes") and hasattr(discriminator, "instance_features")):
             raise ValueError("Information needs a generator with codes: take src.networks.bags, or remove the term")
         self.head = nn.Linear(discriminator.num_features, generator.num_codes)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         images, _, _ = model.generator.as_images(fake, torch.arange(len(fake)), condition)
-        logits = self.head(model.discriminator.encoder(images)).float()
+        logits = self.head(model.discriminator.instance_features(images)).float()
         return F.cross_entropy(logits, model.generator.codes(z, condition))
+
+
+class BagLikelihood(GeneratorRegularizer):
+    """Fits by which components a class of bags is drawn: -log p(bag | class) of the real bags that have a label.
+
+    One instance, nobody knows which, is the witness; it and the others have the weights of
+    `component_logits` of `src.networks.bags.Generator`, which alone are trained. The density of an instance under a
+    component is, up to a factor, the posterior that `Information` learned over the share of that component in what it
+    learned from. A mean over instances. Goes with `Information`.
+
+    Args:
+        weight: of the term, 0 or more.
+        every: evaluate at every this many steps, rescaled by it.
+
+    Raises:
+        ValueError: for a negative weight, or `every` below 1.
+    """
+
+    def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        labels, mask = condition["label"], condition["mask"]
+        weights, sizes, known = model.generator.component_logits().log_softmax(2), mask.sum(1), labels >= 0
+        with torch.no_grad():
+            head = next(part.head for part in model.g_regularizers if isinstance(part, Information))
+            posterior = head(model.discriminator.instance_features(real.flatten(0, 1))).float().log_softmax(1)
+            share = 1 / sizes.float().mean()  # of witnesses
+            prior = (share * weights[:, 0].exp() + (1 - share) * weights[:, 1].exp()).mean(0)
+            evidence = posterior.unflatten(0, mask.shape) - prior.clamp(min=1e-4).log()
+        of_class = weights[labels.clamp(min=0)]
+        witness, other = (torch.logsumexp(evidence + of_class[:, j, None], 2) for j in (0, 1))
+        swapped = torch.logsumexp((witness - other).masked_fill(~mask, -torch.inf), 1) - sizes.log()
+        likelihood = (other * mask).sum(1) + swapped
+        return -(likelihood * known).sum() / (sizes * known).sum().clamp(min=1)
