@@ -78,7 +78,9 @@ def test_configurations_hold_only_what_differs(path):
     assert set(yaml.safe_load(text)) <= {"seed_everything", "trainer", "model", "data"}
 
 
-EXPERIMENTS = [path for path in CONFIGS if "data" in yaml.safe_load(path.read_text())]
+EXPERIMENTS = [
+    path for path in CONFIGS if "data" in yaml.safe_load(path.read_text()) and path.parent.name != "overlays"
+]
 OVERLAYS = [path for path in CONFIGS if path not in EXPERIMENTS]
 
 
