@@ -168,6 +168,10 @@ def test_players_without_classes_or_codes_are_refused():
         GeneratorClassification(1.0).build(*dense)
     with pytest.raises(ValueError, match="needs a generator with codes"):
         Information(1.0).build(*dense)
+    with pytest.raises(ValueError, match="needs a generator with components"):
+        BagLikelihood(1.0).build(*dense)
+    with pytest.raises(ValueError, match="goes by what Information learns: add that"):
+        BagLikelihood(1.0).penalty(SimpleNamespace(g_regularizers=[]), None, None, None, None)
 
 
 # Image networks with a second output

@@ -217,15 +217,21 @@ class BagLikelihood(GeneratorRegularizer):
         every: evaluate at every this many steps, rescaled by it.
 
     Raises:
-        ValueError: for a negative weight, or `every` below 1.
+        ValueError: for a negative weight, `every` below 1, another generator, or without `Information`.
     """
 
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        if not hasattr(generator, "component_logits"):
+            raise ValueError("BagLikelihood needs a generator with components: take src.networks.bags, or remove it")
+
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
+        heads = [part.head for part in model.g_regularizers if isinstance(part, Information)]
+        if not heads:
+            raise ValueError("BagLikelihood goes by what Information learns: add that to model.g_regularizers, too")
         labels, mask = condition["label"], condition["mask"]
         weights, sizes, known = model.generator.component_logits().log_softmax(2), mask.sum(1), labels >= 0
         with torch.no_grad():
-            head = next(part.head for part in model.g_regularizers if isinstance(part, Information))
-            posterior = head(model.discriminator.instance_features(real.flatten(0, 1))).float().log_softmax(1)
+            posterior = heads[0](model.discriminator.instance_features(real.flatten(0, 1))).float().log_softmax(1)
             share = 1 / sizes.float().mean()  # of witnesses
             prior = (share * weights[:, 0].exp() + (1 - share) * weights[:, 1].exp()).mean(0)
             evidence = posterior.unflatten(0, mask.shape) - prior.clamp(min=1e-4).log()
