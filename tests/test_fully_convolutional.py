@@ -122,7 +122,10 @@ def test_without_normalization_logits_begin_with_a_size_of_their_own():
 @pytest.fixture
 def trained(tmp_path):
     """A checkpoint of two steps on digits, with an encoder, whose weights serve all sizes as well."""
-    quick = {"trainer": {"max_steps": 2, "logger": False, "callbacks": None}, "data": {"init_args": {"batch_size": 8}}}
+    quick = {
+        "trainer": {"max_steps": 2, "logger": False, "callbacks": None},
+        "data": {"init_args": {"batch_size": 8, "labels": False}},
+    }
     quick["trainer"]["callbacks"] = [{"class_path": "src.callbacks.checkpoints.LastCheckpoint"}]
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick))
     configs = [ROOT / "configs" / name for name in ("systems/igm_digits.yaml", "overlays/igm_with_encoder.yaml")]
