@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from step import CPU, EXPERIMENTS, fit, tutorial
+from step import EXPERIMENTS, VARIANTS, fit, tutorial
 
 from src.cli import CLI, quieten, start
 from src.data.dataset import ImageDataset
@@ -95,7 +95,7 @@ def peak(name: str, loop: str, queue) -> None:
     """MB of memory that training takes beyond what the imports took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch.set_num_threads(1)
-    fit("cpu", EXPERIMENTS[name], CPU[0]) if loop == "fit" else tutorial("cpu", EXPERIMENTS[name])
+    fit("cpu", EXPERIMENTS[name], VARIANTS[0]) if loop == "fit" else tutorial("cpu", EXPERIMENTS[name])
     queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
