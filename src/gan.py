@@ -147,7 +147,8 @@ class GAN(Training):
         self.curves: dict[str, Tensor | float] = {}  # since they were last logged
         self.logged: dict[str, float] = {}  # what was logged last
         parts = [*self.regularizers, *self.g_regularizers.modules(), *self.augment.modules()]
-        self.scheduled = scheduled([*wrapped(loss), *parts, *([ema] if ema else [])])
+        self.objectives = [*wrapped(loss), *parts]
+        self.scheduled = scheduled([*self.objectives, *([ema] if ema else [])])
         self.check()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

@@ -18,7 +18,7 @@ from src.engine.schedules import Cosine, Steps
 from src.gan import GAN
 from src.images.augment import Adaptive, Augmentation, Color, InstanceNoise, Sometimes, Translation
 from src.networks import biggan, dcgan, r3gan, resnet, stylegan2
-from src.objectives.losses import Hinge, NonSaturating, RelativisticPairing
+from src.objectives.losses import Hinge, NonSaturating, RelativisticPairing, Weighted
 from src.objectives.regularizers import R1, R2, GradientPenalty
 
 ADAM = partial(torch.optim.Adam, lr=2.0**-10, betas=(0.5, 0.99), fused=True)  # a rate that float32 holds
@@ -221,6 +221,9 @@ def test_the_parts_of_a_step_are_found(tmp_path):
     gan = fit(tmp_path, make("fades"), Noise(), max_steps=1)
     assert {R1, R2, Color, Translation, RelativisticPairing, dcgan.Generator, torch.optim.Adam} <= {
         type(part) for part in graphs.parts_of(gan)
+    }
+    assert NonSaturating in {
+        type(part) for part in graphs.parts_of(fit(tmp_path, make_gan(loss=Weighted()), max_steps=1))
     }
 
 

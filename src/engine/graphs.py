@@ -178,11 +178,7 @@ def graphs_of(model: LightningModule) -> Graphs | None:
 def parts_of(model: LightningModule) -> list[Any]:
     """What takes part in the updates of a step."""
     players = [*model.generator.modules(), *model.discriminator.modules()]
-    return [*players, *objectives_of(model), *model.measurement.modules(), *model.trainer.optimizers]
-
-
-def objectives_of(model: LightningModule) -> list[Any]:
-    return [model.loss, *model.regularizers, *model.g_regularizers.modules(), *model.augment.modules()]
+    return [*players, *model.objectives, *model.measurement.modules(), *model.trainer.optimizers]
 
 
 def compile_(model: LightningModule) -> None:
@@ -213,7 +209,7 @@ def kind(model: LightningModule, leaves: list[Any], groups: list[dict[str, Any]]
     updates = range(step * model.d_steps + 1, (step + 1) * model.d_steps + 1)
     yield from (update % part.every == 0 for part in model.regularizers for update in updates)
     yield from ((step + 1) % part.every == 0 for part in model.g_regularizers)
-    yield from numbers_of(vars(part) for part in objectives_of(model))
+    yield from numbers_of(vars(part) for part in model.objectives)
     yield from (number.value for number in model.scheduled if number.part is not model.ema)
     yield from numbers_of({**group, "lr": None} if "capturable" in group else group for group in groups)
 
