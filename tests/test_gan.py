@@ -15,6 +15,7 @@ from src.engine import seeding
 from src.engine.batches import BLOCK, EVAL_BATCH, join, pieces
 from src.engine.ema import EMA, PowerEMA
 from src.images.augment import Augmentation, InstanceNoise
+from src.images.measurements import Measurement
 from src.images.pixels import from_uint8, to_uint8
 from src.networks import mlp
 from src.objectives.losses import Hinge, Loss, RelativisticPairing, Wasserstein
@@ -361,6 +362,17 @@ class Shift(Augmentation):
         return images + self.amount
 
 
+class Brighter(Measurement):
+    """Adds `amount`."""
+
+    def __init__(self, amount: float):
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, images, generator=None):
+        return images + self.amount
+
+
 def seen_by_discriminator(**parts):
     """Means of what D sees as (real, fake) in its update and as fake in that of the generator, for G = 0 and x = 1."""
     gan = make_gan(loss=Hinge(), **parts)
@@ -381,8 +393,8 @@ def seen_by_discriminator(**parts):
 def test_augmentations_see_both_kinds_and_the_measurement_only_fakes():
     assert seen_by_discriminator() == [1, 0, 0]
     assert seen_by_discriminator(augment=[Shift(2.0), Shift(4.0)]) == [7, 6, 6]
-    assert seen_by_discriminator(measurement=Shift(2.0)) == [1, 2, 2]
-    assert seen_by_discriminator(measurement=Shift(2.0), augment=[Shift(4.0)]) == [5, 6, 6]
+    assert seen_by_discriminator(measurement=Brighter(2.0)) == [1, 2, 2]
+    assert seen_by_discriminator(measurement=Brighter(2.0), augment=[Shift(4.0)]) == [5, 6, 6]
 
 
 def test_augmentations_are_told_the_step(tmp_path):

@@ -165,7 +165,7 @@ class Generator(base.Generator):
                 here = self.to_pixels[i // 2](x, styles[:, i + 1]) + self.biases[i // 2][:, None, None]
                 with layers.float32(x):
                     images = here if images is None else here + self.upsample(images)
-        return images
+        return images if self.training else images.clamp(-1, 1)
 
     def to_w(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """Latents [B, latent_dim + noise], labels [B] -> the style w [B, latent_dim], in evaluation truncated."""
