@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.commands.parser import reader
 from src.commands.results import LEGEND, Figure, facts, labels, number, protocol, read_figures, table
+from src.data.summary import amount
 from src.metrics.report import words
 
 
@@ -35,7 +36,7 @@ def leaderboard(args: list[str]) -> None:
         alike.setdefault(protocol(figures[0]), {})[path] = figures
     page = "\n\n".join([f"# {folder}", *(section(of, folder) for of in alike.values()), LEGEND]) + "\n"
     (folder / "leaderboard.md").write_text(page)
-    print(page, f"{folder / 'leaderboard.md'}: {len(runs)} results, {len(alike)} protocols", sep="\n")
+    print(page, f"{folder / 'leaderboard.md'}: {amount(len(runs), 'run')}, {amount(len(alike), 'protocol')}", sep="\n")
 
 
 def section(runs: dict[Path, list[Figure]], folder: Path) -> str:

@@ -72,7 +72,7 @@ EXPERIMENTS = {
         partial(resnet.Generator, width=64), partial(resnet.Discriminator, width=64, num_down=2),
         steps=4, batch_size=32, loss=Hinge, average=False,
     ),
-    "folder.yaml, 32x32": Experiment(
+    "residual G, DCGAN D, 32x32": Experiment(  # `folder.yaml` until November 2026
         partial(resnet.Generator, width=64), partial(dcgan.Discriminator, width=32, batch_norm=False),
         steps=8, loss=RelativisticPairing, regularizers=(R1(0.3, every=8), R2(0.3, every=8)), augment=True,
     ),
