@@ -84,7 +84,15 @@ EXPERIMENTS = [
 OVERLAYS = [path for path in CONFIGS if path not in EXPERIMENTS]
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.name)
+# Of BigGAN's recipes, whose networks are slow to make, one is quick: the others have parts that other tests run.
+LONG = ("biggan_consistency_cifar10.yaml", "biggan_diffaugment_cifar10.yaml", "biggan_lecam_cifar10.yaml")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.name in LONG)) for path in EXPERIMENTS],
+    ids=lambda p: p.name,
+)
 def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
     """Through the real command line; data that are not at hand are replaced by images of the same size in a folder."""
     config = yaml.safe_load(path.read_text())
