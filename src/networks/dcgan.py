@@ -27,13 +27,17 @@ def initialize(module: nn.Module) -> None:
 
 
 def initialize_by_inputs(module: nn.Module) -> None:
-    """Weights as large as keeps the activations through leaky ReLUs (He et al., arXiv:1502.01852), biases 0.
+    """Weights as large as keeps the activations through leaky ReLUs (He et al., arXiv:1502.01852, Eq. 15), biases 0.
 
-    For `Module.apply`, after `initialize`. From N(0, 0.02) a discriminator without batch norm starts nearly blind: its
-    activations shrink from layer to layer.
+    For `Module.apply`. Where nothing is normalized nothing else keeps them: from N(0, 0.02) a discriminator starts
+    nearly blind, since they shrink from layer to layer.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, 0.2)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    else:
+        initialize(module)
 
 
 class NearestConv2d(nn.Conv2d):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.networks import base, layers
-from src.networks.dcgan import initialize
+from src.networks.dcgan import initialize, initialize_by_inputs
 
 
 class Generator(base.Generator):
@@ -114,7 +114,7 @@ class Discriminator(base.Discriminator):
         if grid > 1:
             self.features.extend([nn.Conv2d(widths[-1], widths[-1], grid, stride=grid), nn.LeakyReLU(0.2)])
         self.head = layers.ProjectionHead(widths[-1], num_classes)
-        self.apply(initialize if batch_norm or spectral_norm else initialize_unnormalized)
+        self.apply(initialize if batch_norm or spectral_norm else initialize_by_inputs)
         self.independent = not (batch_norm or spectral_norm)
         if spectral_norm:
             layers.add_spectral_norm(self)
@@ -175,18 +175,6 @@ def with_surroundings(x: Tensor, radius: int = 7) -> Tensor:
     shown = x * seen  # so that hidden pixels have no gradient
     sums, total = (F.conv2d(t.flatten(0, 1)[:, None], weights, padding=radius).view(t.shape) for t in (shown, seen))
     return torch.cat([shown, seen, torch.where(seen > 0, shown, sums / total.clamp(min=1e-6))], 1)
-
-
-def initialize_unnormalized(module: nn.Module) -> None:
-    """Weights whose leaky ReLUs keep the size of what passes (He et al., arXiv:1502.01852, Eq. 15), biases 0.
-
-    Nothing else keeps it where nothing is normalized: from N(0, 0.02) logits and their gradients begin near 0.
-    """
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, 0.2)
-        nn.init.zeros_(module.bias)
-    else:
-        initialize(module)
 
 
 def noise_size(image_size: tuple[int, int], num_blocks: int, grid: int) -> tuple[int, int]:
