@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, make_gan, make_trainer, refusal
 
+from src.commands.export import traced
 from src.data.digits import Digits
 from src.data.manifest import Manifest
 from src.data.mnist import SmallMNIST
@@ -46,6 +47,12 @@ def fusion_gan(**options):
     generator, discriminator = players()
     options = {"generator": generator, "discriminator": discriminator} | options
     return make_gan(g_regularizers=[ModalityPrediction(1.0)], **options)
+
+
+def test_a_program_of_it_draws_any_number_of_images():
+    generator = players()[0].eval()
+    z = torch.randn(5, 4)
+    torch.testing.assert_close(traced(generator).module()(z), generator(z))
 
 
 # ---- recordings

@@ -146,7 +146,7 @@ class Generator(base.Generator):
 
     def forward(self, z: Tensor, condition: dict[str, Tensor] | None = None) -> Tensor:
         """Latents [B, latent_dim], condition as of `encode` -> images [B, channels, H, W] in [-1, 1]."""
-        code = self.encode(condition, len(z))
+        code = self.encode(condition, z.shape[0])  # no len(): a traced program keeps that number
         self.latest = (condition, code) if self.training else None
         return self.decode(self.mix(torch.cat([z, code], 1)))
 
