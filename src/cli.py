@@ -34,7 +34,7 @@ from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
 from src.commands.folders import new_folder, run_folder
 from src.commands.functions import FUNCTIONS, call
 from src.commands.going_on import GoingOn
-from src.commands.lightning import check_callbacks, check_strategy, quieten, reasons, told, unnoticed
+from src.commands.lightning import check_callbacks, check_processes, check_strategy, quieten, reasons, told, unnoticed
 from src.commands.minutes import TimeLimit, plan
 from src.commands.parser import Parser
 from src.commands.refusals import check_numbers, check_trainer, check_writable, fail
@@ -126,6 +126,7 @@ class CLI(LightningCLI):
         loggers = [CSV(self.run.run_dir), *self.wanted] if fits else False
         trainer = super().instantiate_trainer(logger=loggers, **with_essentials(given), **kwargs)
         check_callbacks(trainer.callbacks)
+        check_processes(trainer, bool(given.get("sync_batchnorm")))
         return trainer
 
     def before_fit(self) -> None:

@@ -157,6 +157,8 @@ OPTIONS = {
     "--trainer.precision foo": ["precision", "'bf16-mixed'", "foo"],
     "--trainer.precision 17": ["precision", "'bf16-mixed'", "17"],
     "--trainer.devices 0": ["devices", "0", "--trainer"],
+    "--trainer.devices 99": ["99", "cores of a CPU", "take at most"],
+    "--trainer.devices 2 --trainer.sync_batchnorm true": ["sync_batchnorm", "needs GPUs", "leave it out"],
     "--trainer.devices foo": ["devices", "int > 0", "--trainer"],
     "--trainer.accelerator foo": ["'foo'", "Available names"],
     "--trainer.strategy foo": ["--trainer.strategy foo", "take auto or ddp"],

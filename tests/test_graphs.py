@@ -196,7 +196,7 @@ def test_spectral_normalization_is_not_compiled():
 
 
 @pytest.mark.parametrize(
-    "option, said", [("cuda_graphs", "needs a CUDA device"), ("compile_networks", "1.35 times as long")]
+    "option, said", [("cuda_graphs", "take a CUDA device"), ("compile_networks", "1.35 times as long")]
 )
 def test_on_a_cpu_both_are_refused(tmp_path, option, said):
     with pytest.raises(ValueError, match=f"model.{option} .*{said}"):
@@ -206,13 +206,14 @@ def test_on_a_cpu_both_are_refused(tmp_path, option, said):
 def test_automatic_graphs_are_none_on_a_cpu_and_say_why_they_cannot_be(tmp_path, monkeypatch, caplog):
     gan = fit(tmp_path, make_gan(cuda_graphs="auto"), Squares())
     assert gan.graphs is None and "graph" not in caplog.text
-    for unwilling, said in ((True, "not recorded as CUDA graphs: no"), (False, "recorded as a CUDA graph")):
-        model = SimpleNamespace(device=torch.device("cuda"), cuda_graphs="auto")
-        monkeypatch.setattr(graphs, "parts_of", lambda _: [gan.loss, torch.nn.ReLU()])
-        monkeypatch.setattr(graphs, "Graphs", lambda _, unwilling=unwilling: refuse("no") if unwilling else 1)
-        with caplog.at_level("INFO"):
-            assert graphs.graphs_of(model) == (None if unwilling else 1)
-        assert said in caplog.text
+    model = SimpleNamespace(device=torch.device("cuda"), cuda_graphs="auto", trainer=SimpleNamespace(world_size=2))
+    monkeypatch.setattr(graphs, "parts_of", lambda _: [gan.loss, torch.nn.ReLU()])
+    monkeypatch.setattr(graphs, "Graphs", lambda _: 1)
+    with caplog.at_level("INFO"):
+        assert graphs.graphs_of(model) is None
+        assert "since several processes" in caplog.text and "leave" not in caplog.text  # nobody asked for it
+        monkeypatch.setattr(graphs, "hindrance", lambda _: None)
+        assert graphs.graphs_of(model) == 1 and "recorded as a CUDA graph;" in caplog.text
     monkeypatch.setattr(graphs, "parts_of", lambda _: [OnTheCPU()])
     assert graphs.graphs_of(model) is None and "OnTheCPU is not of this project" in caplog.text
 
@@ -225,10 +226,6 @@ def test_the_parts_of_a_step_are_found(tmp_path):
     assert NonSaturating in {
         type(part) for part in graphs.parts_of(fit(tmp_path, make_gan(loss=Weighted()), max_steps=1))
     }
-
-
-def refuse(why):
-    raise ValueError(why)
 
 
 def test_each_number_of_a_step_makes_another_kind_of_it():

@@ -1,6 +1,7 @@
 """What of Lightning's own callbacks, strategies and plugins goes with two players, and what to take instead."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as lightning
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.enums import LightningEnum
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,6 +23,7 @@ from src.callbacks.checkpoints import BestCheckpoint
 # A default of Lightning's that is an Enum (of Timer, for instance) goes into config.yaml as text.
 yaml.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value), yaml.SafeDumper)
 
+A_FEW = 4  # processes, as many as anybody needs who only tries them
 STRATEGIES = ("auto", "ddp", "single_device")
 NOT_FOR_TWO_PLAYERS = {  # callbacks that expect one loss and one optimizer, or average and change both players alike
     lightning.BaseFinetuning: "--model.freeze, with the names of weights",
@@ -66,6 +69,28 @@ def check_callbacks(callbacks: list[Any]) -> None:
                 raise ValueError(
                     f"{name} would write over {callback.filename}.ckpt of the run: choose another filename"
                 )
+
+
+def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
+    """Refuses on a CPU what several processes cannot do there; a few more than there are cores may be tried.
+
+    Args:
+        trainer: before it starts them.
+        sync_batchnorm: whether batch norm is to normalize over all processes.
+    """
+    if not isinstance(trainer.accelerator, CPUAccelerator):
+        return
+    cores = os.cpu_count() or 1
+    if trainer.num_devices > max(cores, A_FEW):
+        raise ValueError(
+            f"--trainer.devices {trainer.num_devices} would start as many processes on the {cores} cores of a CPU:"
+            f" take at most {cores}, or --trainer.accelerator gpu"
+        )
+    if sync_batchnorm and trainer.world_size > 1:
+        raise ValueError(
+            "--trainer.sync_batchnorm true needs GPUs: leave it out, and batch norm normalizes within each process,"
+            " or take --trainer.devices 1"
+        )
 
 
 def reasons(trainer: Trainer) -> list[str]:

@@ -45,22 +45,10 @@ class Graphs:
     """
 
     def __init__(self, model: LightningModule):
-        if model.device.type != "cuda":
-            raise ValueError(f"model.cuda_graphs needs a CUDA device, and this is {model.device.type}: leave it out")
-        if model.trainer.world_size > 1:
-            raise ValueError("model.cuda_graphs records the step of one process: leave it out, or --trainer.devices 1")
-        if not model.straight:
-            raise ValueError(
-                "model.cuda_graphs replays steps whole, and a callback, a profiler or 16-mixed wants to hear of each"
-                " backward pass or update: leave one of the two out (--trainer.precision bf16-mixed works)"
-            )
+        if hindered := hindrance(model):
+            why, remedy = hindered
+            raise ValueError(f"model.cuda_graphs cannot record the steps of this run, {why}: {remedy}")
         optimizers = model.trainer.optimizers
-        unfused = [type(o).__name__ for o in optimizers if not getattr(o, "_step_supports_amp_scaling", False)]
-        if unfused and model.faults.policy != "ignore":
-            raise ValueError(
-                f"model.cuda_graphs needs an optimizer that leaves out updates that are not finite, and {unfused[0]} is"
-                " not: give it `fused: true`, or --model.on_nonfinite ignore"
-            )
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.rates = [torch.zeros((), device=model.device) if "capturable" in group else None for group in groups]
         self.groups = groups
@@ -154,6 +142,22 @@ class Graphs:
                     group |= {"lr": number, "capturable": False}
 
 
+def hindrance(model: LightningModule) -> tuple[str, str] | None:
+    """Why the steps of a run cannot be recorded, and what to do; None where they can."""
+    if model.device.type != "cuda":
+        return f"which is on {model.device.type}", "leave it out, or take a CUDA device"
+    if model.trainer.world_size > 1:
+        return "since several processes average their gradients", "leave it out, or take --trainer.devices 1"
+    if not model.straight:
+        why = "since a callback, a profiler or 16-mixed wants to hear of each backward pass or update"
+        return why, "leave one of the two out (--trainer.precision bf16-mixed works)"
+    unfused = [o for o in model.trainer.optimizers if not getattr(o, "_step_supports_amp_scaling", False)]
+    if unfused and model.faults.policy != "ignore":
+        why = f"since {type(unfused[0]).__name__} does not leave out updates that are not finite by itself"
+        return why, "give it `fused: true`, or --model.on_nonfinite ignore"
+    return None
+
+
 def graphs_of(model: LightningModule) -> Graphs | None:
     """What `model.cuda_graphs` asks for; raises as `Graphs`.
 
@@ -163,14 +167,13 @@ def graphs_of(model: LightningModule) -> Graphs | None:
         return Graphs(model) if model.cuda_graphs else None
     if model.device.type != "cuda":
         return None
-    own = [type(part) for part in parts_of(model) if not type(part).__module__.startswith(("src.", "torch."))]
-    try:
-        if own:
-            raise ValueError(f"{own[0].__name__} is not of this project; --model.cuda_graphs true records it, too")
-        graphs = Graphs(model)
-    except ValueError as error:
-        rank_zero_info(f"steps are not recorded as CUDA graphs: {error}")
+    own = [type(part).__name__ for part in parts_of(model) if not type(part).__module__.startswith(("src.", "torch."))]
+    records = "--model.cuda_graphs true records it, too"
+    hindered = (f"since {own[0]} is not of this project; {records}", "") if own else hindrance(model)
+    if hindered:
+        rank_zero_info(f"steps are not recorded as CUDA graphs, {hindered[0]}")
         return None
+    graphs = Graphs(model)
     rank_zero_info("each kind of step is recorded as a CUDA graph; --model.cuda_graphs false plays it plainly")
     return graphs
 
