@@ -1,5 +1,6 @@
 """The order of the data, the loaders and the requests for samples."""
 
+import mmap
 import pickle
 import time
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from conftest import Squares
 
-from src.data.dataset import ImageDataset
+from src.data.dataset import ImageDataset, gathered
 from src.data.digits import Digits
 from src.data.images import ImageDataModule
 from src.data.mnist import SmallMNIST
@@ -205,8 +206,27 @@ def test_memory_map_is_pickled_by_name(tmp_path):
     pickled = pickle.dumps(dataset)
     assert len(pickled) < 1000
     assert torch.equal(pickle.loads(pickled)[[5, 3]][0], torch.from_numpy(images[[5, 3]]))
-    in_memory = pickle.loads(pickle.dumps(ImageDataset(images, None, flip=False)))
-    assert np.array_equal(in_memory.images, images)
+    for held in (images, dataset.images[[7, 9]]):
+        assert np.array_equal(pickle.loads(pickle.dumps(ImageDataset(held, None, flip=False))).images, held)
+
+
+def test_a_batch_out_of_a_memory_map_is_asked_for_before_it_is_read(tmp_path, monkeypatch):
+    class Watched(mmap.mmap):
+        asked: list[tuple] = []
+
+        def madvise(self, *what):
+            self.asked.append(what)
+            super().madvise(*what)
+
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    images = np.random.RandomState(0).randint(0, 256, (9, 3, 40, 50)).astype(np.uint8)  # more than a page each
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert np.array_equal(gathered(mapped, np.array([8, 0, 3])), images[[8, 0, 3]])
+    for row, (what, start, length) in zip([8, 0, 3], Watched.asked, strict=True):
+        assert what == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
+        assert start <= mapped.offset + 6000 * row < start + mmap.PAGESIZE
+        assert start + length == mapped.offset + 6000 * (row + 1)
 
 
 # ---- evaluation
