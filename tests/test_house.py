@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT, in_the_checkout, write_images
 
+from src.callbacks.standing import StandingStatistics
 from src.cli import main
 from src.gan import GAN
 
@@ -86,6 +87,7 @@ OVERLAYS = [path for path in CONFIGS if path not in EXPERIMENTS]
 
 # Of BigGAN's recipes, whose networks are slow to make, one is quick: the others have parts that other tests run.
 LONG = ("biggan_consistency_cifar10.yaml", "biggan_diffaugment_cifar10.yaml", "biggan_lecam_cifar10.yaml")
+LONG += ("stylegan2_folder256.yaml", "r3gan_folder256.yaml")  # large images
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,9 @@ LONG = ("biggan_consistency_cifar10.yaml", "biggan_diffaugment_cifar10.yaml", "b
     [pytest.param(path, marks=[pytest.mark.slow] * (path.name in LONG)) for path in EXPERIMENTS],
     ids=lambda p: p.name,
 )
-def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys):
+def test_every_experiment_prints_and_runs_at_tiny_width(path, tmp_path, capsys, monkeypatch):
     """Through the real command line; data that are not at hand are replaced by images of the same size in a folder."""
+    monkeypatch.setattr(StandingStatistics.__init__, "__defaults__", (2, 2))  # 100 batches of 64 take long
     config = yaml.safe_load(path.read_text())
     overlay = {"model": {}, "data": {"init_args": {"batch_size": 4}}}
     source = config["data"]["class_path"].split(".")[-2:]
