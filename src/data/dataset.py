@@ -72,7 +72,7 @@ def gathered(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
         images: (N, ...), in memory or a memory map of a whole file.
         rows: their numbers (n,).
     """
-    if isinstance(images.base, mmap.mmap):
+    if isinstance(images.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
         size = images.strides[0]
         for start in (images.offset + rows * size).tolist():
             page = start - start % mmap.PAGESIZE
