@@ -30,7 +30,7 @@ from src.callbacks.progress import Closing
 from src.commands import size
 from src.commands.choices import state_choices
 from src.commands.essentials import say_what_is_missing, with_essentials
-from src.commands.first import COMMANDS, CONFIGS, EVALUATIONS, check, versions
+from src.commands.first import ANSWERS, CONFIGS, EVALUATIONS, check
 from src.commands.folders import new_folder, run_folder
 from src.commands.functions import FUNCTIONS, call
 from src.commands.going_on import GoingOn
@@ -65,10 +65,6 @@ class CLI(LightningCLI):
                 target = f"model.{network}.init_args.{fact}"
                 parser.link_arguments("data", target, partial(fact_of, fact), apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
-
-    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        super().setup_parser(*args, **kwargs)
-        self.parser.usage = f"python -m src [--version] {{{','.join(COMMANDS)}}} ..."
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning reads the whole file here for hyperparameters; `remembered` has the configuration."""
@@ -234,10 +230,8 @@ def start(cli_class: type[CLI], args: list[str]) -> CLI:
     return cli_class(
         GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
         auto_configure_optimizers=False, save_config_callback=None, seed_everything_default=0,
-        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)} | {
-            "prog": "python -m src",
-            "description": "Generative adversarial networks. Each command has a --help of its own.",
-        },
+        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)}
+        | {"prog": "python -m src"},
         args=complete(args),
     )  # fmt: skip
 
@@ -247,8 +241,8 @@ def main(args: list[str] | None = None) -> CLI | None:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    if args[:1] == ["--version"]:
-        return say(versions())
+    if args and args[0] in ANSWERS:
+        return say(ANSWERS[args[0]]())
     try:
         check(args)
         if args[0] in FUNCTIONS:

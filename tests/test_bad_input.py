@@ -270,6 +270,7 @@ FOLDER = ROOT / "configs" / "folder.yaml"
     [
         ("", 2, "name a command"),
         ("explode", 2, "did you mean export?"),
+        ("--help", 0, "\n  list         List the parts that a configuration can name"),
         ("--version", 0, f"torch {torch.__version__}, lightning {lightning.__version__}"),
         ("fit --config fodler.yaml", 1, "folder.yaml does"),
         ("test", 1, "random weights"),

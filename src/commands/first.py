@@ -1,6 +1,7 @@
 """What is refused, and answered, before PyTorch and Lightning are imported, which takes seconds: nothing here does."""
 
 import argparse
+import ast
 import difflib
 import json
 import platform
@@ -29,8 +30,8 @@ COMMANDS += ("leaderboard", "list", "study")  # of several runs, and of parts
 
 def answer(args: list[str]) -> None:
     """Ends in one line what needs no more than this file; returns where there is more to do, or to say."""
-    if args[:1] == ["--version"]:
-        print(versions(), flush=True)
+    if args and args[0] in ANSWERS:
+        print(ANSWERS[args[0]](), flush=True)
         sys.exit(0)
     try:
         check([arg for arg in args if arg != "--debug"])
@@ -144,3 +145,24 @@ def versions() -> str:
     torch = runpy.run_path(str(Path(find_spec("torch").origin).with_name("version.py")))["__version__"]
     libraries = f"torch {torch}, lightning {version('lightning')}, Python {platform.python_version()}"
     return f"gan-template {__version__}{told}, {libraries}"
+
+
+def overview() -> str:
+    """All commands with the first lines of their help, read from their sources: to import these takes seconds."""
+    lines = []
+    for command in COMMANDS:
+        source = Path(__file__).with_name("trainer.py" if command in OF_MODEL else f"{command}.py").read_text()
+        found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+        docs = {node.name: ast.get_docstring(node) or "" for node in found}
+        doc = docs.get(command) or docs[f"{command}_parts"]
+        lines.append(f"  {command:<13}{doc.partition(chr(10))[0]}")
+    return "\n".join(
+        [
+            "usage: python -m src COMMAND ...\n\nGenerative adversarial networks.\n",
+            *lines,
+            "\nEach command has a --help of its own. `python -m src --version` prints the versions.",
+        ]
+    )
+
+
+ANSWERS = {"--version": versions, "--help": overview, "-h": overview}
