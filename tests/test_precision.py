@@ -11,6 +11,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.nn.utils import parameters_to_vector
 
 from src.cli import main
+from src.commands.going_on import is_exact
+from src.commands.trainer import Trainer
 from src.engine import precision
 from src.networks.classical import Gaussian
 from src.objectives.losses import Loss
@@ -185,3 +187,16 @@ def test_a_run_with_automatic_precision_says_and_keeps_the_plain_one(monkeypatch
     main([*args, "--trainer.precision", "bf16-mixed", "--run_dir", str(tmp_path / "said")])  # what is said wins
     assert "precision auto" not in capfd.readouterr().out
     assert yaml.safe_load((tmp_path / "said" / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_the_precision_of_products_is_that_of_pytorch_until_it_is_said(caplog, tmp_path):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        Trainer(logger=False, default_root_dir=tmp_path)
+        assert torch.get_float32_matmul_precision() == "medium" and "multiplied" not in caplog.text
+        Trainer(matmul_precision="high", logger=False, default_root_dir=tmp_path)
+        assert torch.get_float32_matmul_precision() == "high" and "multiplied with precision 'high'" in caplog.text
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert not is_exact("trainer.matmul_precision")  # a run that goes on with another is another run

@@ -14,7 +14,7 @@ PLAYERS = ("g", "d")  # in the order of their optimizers
 # Not options of the mathematics; what belongs to the machine may be another one without any of them (`devices: auto`).
 NO_OPTIONS = ("config", "run_dir", "ckpt_path", "init_from", "resume", *(f"trainer.{name}" for name in OF_THE_MACHINE))
 # What leaves the mathematics alone: the whole Trainer but for these, and little else.
-INEXACT = ("benchmark", "deterministic", "plugins", "precision", "sync_batchnorm", "threads")
+INEXACT = ("benchmark", "deterministic", "matmul_precision", "plugins", "precision", "sync_batchnorm", "threads")
 EXACT = ("model.metrics", "model.on_nonfinite", "model.test_images", "model.val_images")
 EXACT += ("data.cache_dir", "data.download", "data.num_workers")
 

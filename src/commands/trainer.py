@@ -7,7 +7,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from src.callbacks.predictions import Format, PredictionWriter
 from src.commands.numbers import numbers_of
@@ -29,6 +29,8 @@ class Trainer(pl.Trainer):
         threads: that compute on a CPU, in each process; "auto" is OMP_NUM_THREADS where that is set, else as many as
             there are idle cores. Another number rounds otherwise: a run that goes on keeps its own.
         precision: of the arithmetic; "auto" is bf16-mixed where that is faster (src/engine/precision.py), else 32-true.
+        matmul_precision: of products of float32 matrices, see `torch.set_float32_matmul_precision`: "high" is TF32 on
+            GPUs with tensor cores. Left out, PyTorch decides, which is "highest"; convolutions are TF32 there anyway.
         limit_train_batches: batches of an epoch, as a number (1) or as a share (1.0).
         limit_val_batches: batches of a validation, as a number or as a share.
         limit_test_batches: batches of a test, as a number or as a share.
@@ -41,6 +43,7 @@ class Trainer(pl.Trainer):
         *args: Any,
         threads: PositiveInt | Literal["auto"] = "auto",
         precision: Precision | None = None,
+        matmul_precision: Literal["highest", "high", "medium"] | None = None,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
@@ -50,6 +53,9 @@ class Trainer(pl.Trainer):
         if threads != "auto":
             os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that Lightning starts
             torch.set_num_threads(threads)
+        if matmul_precision is not None:
+            torch.set_float32_matmul_precision(matmul_precision)
+            rank_zero_info(f"matrices of float32 are multiplied with precision {matmul_precision!r} where a device can")
         super().__init__(
             *args, precision=precision, limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches, limit_predict_batches=limit_predict_batches, **kwargs,
