@@ -158,6 +158,8 @@ class Evaluation(Loading):
 
     def untested(self) -> str:
         """Why `test` will be refused, in a few words; "" if it will not be."""
+        if self.from_elsewhere:
+            return "`test` needs a data module of src.data"
         needs = {"the weights for": self.lacking, "other data for": self.unmet}
         told = " and ".join(f"{what} {named(metrics)}" for what, metrics in needs.items() if metrics)
         return told and f"`test` needs {told}, or other --model.metrics"

@@ -57,7 +57,8 @@ class Training(Evaluation):
         """New ones, of the generator and of the discriminator."""
         players = ([*self.generator.parameters(), *self.g_regularizers.parameters()], self.discriminator.parameters())
         optimizers = [make(weights) for make, weights in zip(self.optimizer_callables, players, strict=True)]
-        for optimizer in optimizers:
+        for player, optimizer in zip(("generator", "discriminator"), optimizers, strict=True):
+            optimizer.param_groups[0].setdefault("name", player)  # LearningRateMonitor says it: lr-Adam/generator
             if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
                 raise ValueError(
                     f"{type(optimizer).__name__} does not fit the two-player step: choose Adam, for instance"

@@ -296,11 +296,12 @@ def test_figures_of_test_join_the_run_with_their_protocol(run, monkeypatch):
 
     told = {}
     monkeypatch.setattr(WandB, "summarize", lambda self, values: told.update(values))
-    main(["test", "--ckpt_path", last(run)])
+    tests = ["test", "--ckpt_path", last(run), "--trainer.logger", "src.callbacks.loggers.WandB"]
+    main(tests)
     assert not told  # the run has no page
     (run / "wandb").mkdir()
     (run / "wandb" / "run_id").write_text("abc")
-    main(["test", "--ckpt_path", last(run)])
+    main(tests)
     figure = json.loads((run / "metrics.json").read_text())["results"][0]
     assert told[f"test/{figure['name']}"] == figure["value"]
     assert told[f"test/{figure['name']}-protocol"] == figure["protocol"]
@@ -327,8 +328,25 @@ def test_training_outlives_wandb(tmp_path, monkeypatch):
     assert len(said) == 1
 
 
-def test_logger_false_starts_no_wandb(run):
+def test_logger_false_starts_no_wandb_in_any_command(run, tmp_path, monkeypatch):
     assert not (run / "wandb").exists() and (run / "metrics.csv").is_file()
+
+    def absent(*_, **__):
+        raise ModuleNotFoundError("wandb")
+
+    monkeypatch.setattr("src.callbacks.loggers.WandB.__init__", absent)
+    for command in ("test", "validate", "predict"):
+        main([command, "--ckpt_path", last(run)])
+    load(last(run))
+
+
+def test_figures_go_to_the_project_of_the_run(run):
+    checkpoint = torch.load(last(run), weights_only=True)
+    config = yaml.safe_load(checkpoint["config"])
+    config["trainer"]["logger"] = {"class_path": "src.callbacks.loggers.WandB", "init_args": {"project": "mine"}}
+    torch.save(checkpoint | {"config": yaml.safe_dump(config)}, run / "checkpoints" / "mine.ckpt")
+    cli = main(["test", "--ckpt_path", str(run / "checkpoints" / "mine.ckpt")])
+    assert [logger._wandb_init["project"] for logger in cli.wanted] == ["mine"]
 
 
 # --------------------------------------------------------------------------------------------------------- help

@@ -180,10 +180,13 @@ def test_the_command_line_takes_a_data_module_that_knows_nothing_of_steps(tiny_c
     experiment["data"] = {"class_path": "data_of_a_user.Mine"}
     tiny_config.write_text(yaml.safe_dump(experiment))
     words = ["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run")]
-    assert "SampleGrid needs a data module of src.data" in refusal(words, capsys)
+    assert "SampleGrid needs a data module of src.data" in (line := refusal(words, capsys))
+    assert line.endswith("give one, or leave it out of the callbacks")
     silent = refusal([*words, "--data", "data_of_a_user.Silent"], capsys)
     assert silent.startswith("error: Silent states no image_size: a data module has image_size, channels and")
     assert main([*words, "--trainer.callbacks", "[]"]).trainer.global_step == 4
+    said = capsys.readouterr().out.partition("Try next:")[2]
+    assert "src predict" in said and "src test" not in said and "`test` needs a data module of src.data" in said
     assert GAN.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").generator.num_classes == 3
 
 

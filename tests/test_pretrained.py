@@ -1,6 +1,7 @@
 """Networks trained elsewhere, here with random weights in files of their formats."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision import models
 
 from src.metrics.features import Extractor
+from src.metrics.lpips import BACKBONES, LPIPS
 from src.metrics.pretrained import IMAGENET_MEAN, IMAGENET_STD, DINOv2, Scripted, TorchvisionModel, pooled
+from src.metrics.weights import MissingWeights
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 SMALL = "shufflenet_v2_x0_5"
@@ -290,3 +294,61 @@ def test_weights_in_a_file_see_the_input_that_they_were_made_for(tmp_path):
     x = normalized(images(), 64)
     network.fc = torch.nn.Identity()
     torch.testing.assert_close(extractor(images()), network.eval()(x), rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def perceptual(request, tmp_path_factory):
+    """LPIPS of torchmetrics on a network of random weights, and the file of these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Linear, "reset_parameters", lambda self: None)  # of layers that are not used, and large
+        patch.setattr(nn.init, "normal_", lambda weight, *_: weight)
+        reference = _LPIPS(net=BACKBONES[request.param][0], pnet_rand=True)
+    path = tmp_path_factory.mktemp("lpips") / "weights.pth"
+    parts = reference.net.state_dict()
+    torch.save({f"features.{name.partition('.')[2]}": part for name, part in parts.items()}, path)
+    return request.param, reference, path
+
+
+def publish(path, name, folder, monkeypatch):
+    """Lets a file stand for the published one of a network of torchvision."""
+    weights = {each: f"https://weights.org/{each}-{hash8(path)}.pth" for each in BACKBONES}
+    known = {each: SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=url)) for each, url in weights.items()}
+    monkeypatch.setattr("src.metrics.lpips.models.get_model_weights", known.get)
+    place = folder / "checkpoints" / f"{name}-{hash8(path)}.pth"
+    place.hardlink_to(path)
+    return place
+
+
+def test_squared_distances_of_lpips_are_those_of_torchmetrics(perceptual, hub, monkeypatch):
+    name, reference, path = perceptual
+    publish(path, name, hub, monkeypatch)
+    network = LPIPS()
+    assert network.name == name
+    first, second = (torch.rand(2, 3, 70, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in (0, 1))
+    first.requires_grad_(True)
+    distance = (network(first) - network(second)).square().sum(1)
+    expected = reference(first, second).flatten()
+    torch.testing.assert_close(distance, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(d.sum(), first)[0] for d in (distance, expected)), atol=1e-6, rtol=1e-3
+    )
+    small, alike = (
+        torch.nn.functional.interpolate(x[:, :, :64], scale_factor=1 / 8, mode="area").detach() for x in (first, second)
+    )
+    large = (F.interpolate(x, 64, mode="bilinear") for x in (small, alike))
+    torch.testing.assert_close((network(small) - network(alike)).square().sum(1), reference(*large).flatten())
+    assert network(torch.zeros(1, 1, 8, 8)).shape == network(small[:1]).shape
+
+
+def test_lpips_is_refused_without_the_published_weights(hub, tmp_path, monkeypatch):
+    with pytest.raises(MissingWeights, match="fetch https://.*vgg16-.* or https://.*alexnet-.*put it there") as caught:
+        LPIPS()
+    assert str(hub / "checkpoints") in str(caught.value)
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    path = publish(tmp_path / "other.pth", "alexnet", hub, monkeypatch)
+    with pytest.raises(ValueError, match="does not hold alexnet .*: fetch it again"):
+        LPIPS()
+    path.unlink()
+    path.write_bytes(b"cut short")
+    with pytest.raises(ValueError, match="is not the file of"):
+        LPIPS()

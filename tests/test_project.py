@@ -1,4 +1,4 @@
-"""Latents of given images, the strongest directions, and runs as films."""
+"""Latents of given images, the strongest directions, mixed styles, and runs as films."""
 
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from src.callbacks.pictures import grid
 from src.cli import main
 from src.commands.directions import sefa, strongest
 from src.commands.latents import Trained
+from src.commands.project import Distance
+from src.metrics.features import Classifier
+from src.metrics.weights import MissingWeights
 from src.networks import dcgan, mlp, resnet, stylegan2
 
 
@@ -28,10 +31,10 @@ def test_samples_of_the_generator_are_found_again(samples, tmp_path, capsys):
     checkpoint, images = samples
     options = ["--ckpt_path", checkpoint, "--images", str(images), "--output", str(tmp_path / "found")]
     dense = Path(checkpoint).parts[-3].startswith("brief")
-    options += ["--extractor", "src.metrics.features.Classifier"] if dense else []
+    options += ["--extractor", "src.metrics.features.Classifier"] if dense else ["--distance", "pixels"]
     main(["project", *options, "--steps", "40", "--cache_dir", str(tmp_path)])
     said = capsys.readouterr().out
-    assert ("by pixels and by the features of digits" if dense else "by pixels alone: the checkpoint has no") in said
+    assert ("by pixels and by the features of digits\n" if dense else "by pixels alone\n") in said
     before, after = map(float, said.partition("images: distance ")[2].partition(",")[0].split(" -> "))
     assert after < 0.7 * before
     parts = load_file(tmp_path / "found" / "latents.safetensors")
@@ -44,6 +47,38 @@ def test_samples_of_the_generator_are_found_again(samples, tmp_path, capsys):
     assert np.abs(difference).max() <= 1  # one by one the kernels round differently
     main(["interpolate", "--ckpt_path", checkpoint, "--latents", str(tmp_path / "found" / "latents.safetensors"),
           "--output", str(tmp_path / "walk.png"), "--frames", "4"])  # fmt: skip
+
+
+def test_a_line_says_what_is_compared_and_why(tmp_path, monkeypatch, capsys):
+    original = torch.rand(2, 1, 8, 8) * 2 - 1
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def line(*options):
+        Distance(original, *options)
+        return capsys.readouterr().out
+
+    assert line("auto", Classifier()).startswith(
+        f"distance by pixels and by the features of digits: LPIPS finds no weights in {tmp_path}"
+    )
+    assert line("auto", None).endswith("; the checkpoint has no metric of features (name an --extractor)\n")
+    with pytest.raises(MissingWeights, match="LPIPS finds no weights in .*: fetch"):
+        Distance(original, "lpips", Classifier())
+    with pytest.raises(ValueError, match="channels"):
+        Distance(torch.zeros(1, 3, 8, 8), "features", Classifier())
+    monkeypatch.setattr("src.commands.project.LPIPS", Halves)
+    assert line("auto", Classifier()) == "distance by pixels and by LPIPS of halves\n"
+    distance = Distance(original, "lpips", None)
+    gap = (distance(original + 0.5) - Distance(original, "pixels", None)(original + 0.5)).tolist()
+    assert gap == pytest.approx([64 * 0.25**2] * 2, rel=1e-4)  # as LPIPS is, whatever the size of the vectors
+
+
+class Halves(torch.nn.Module):
+    """Stands for LPIPS: half the image."""
+
+    name = "halves"
+
+    def forward(self, images):
+        return images.flatten(1) / 2
 
 
 def test_the_strongest_directions_are_those_that_the_first_weights_enlarge_most():
@@ -88,6 +123,29 @@ def test_a_sheet_has_the_sample_in_the_middle_of_each_row(name, method, request,
     assert not np.array_equal(rows[0][0], rows[1][0])
 
 
+def test_a_sheet_mixes_the_coarse_styles_of_its_rows_with_the_fine_ones_of_its_columns(styled, tmp_path):
+    options = ["--ckpt_path", styled, "--rows", "3,5", "--columns", "7,8,3", "--first", "2"]
+    main(["mix", *options, "--output", str(tmp_path / "sheet.png")])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    cells = [[pixels[top : top + 32 : 4, left : left + 32 : 4] for left in range(0, 136, 34)] for top in (0, 34, 68)]
+    trained = Trained(styled)
+    numbers = torch.tensor([3, 5, 7, 8])
+    z = trained.gan.latents_of(numbers)
+    w = dict(zip(numbers.tolist(), trained.w_of(z, numbers), strict=True))
+    noise = dict(zip(numbers.tolist(), z, strict=True))
+    for row, left in enumerate((None, 3, 5)):
+        for column, above in enumerate((None, 7, 8, 3)):
+            if not row and not column:
+                assert (cells[0][0] == 255).all()
+                continue
+            first, second = left or above, above or left
+            styles = torch.cat([w[first][:1], w[second][1:]])[None]
+            expected = trained.images(noise[first][None], styles=styles)[0, 0].numpy()
+            assert np.abs(cells[row][column] - expected).max() <= 1  # w is computed in other batches
+    assert np.abs(cells[1][0] - cells[1][3]).max() <= 1 and np.abs(cells[1][1] - cells[1][2]).max() > 1
+
+
 def test_a_run_is_filmed_in_the_order_of_its_steps(tmp_path, capsys):
     (tmp_path / "run" / "samples").mkdir(parents=True)
     for step, size in ((0, 40), (50, 40), (100, 30), (2000, 40), (10000, 40)):
@@ -111,6 +169,12 @@ REFUSALS = {
     "project --images empty --output new": ["no image in empty"],
     "project --images empty --output full": ["full is not empty"],
     "project --images some --output new --classes 11": ["no class '11'"],
+    "project --images some --output new --distance lpips": ["LPIPS finds no weights in", "vgg16-397923af.pth or https"],
+    "project --images some --output new --distance features": ["no metric of features", "--extractor"],
+    "project --images some --output new --distance pixels --extractor Classifier": ["leave out --extractor"],
+    "mix --output sheet.gif": ["must end in .png"],
+    "mix --output sheet.png": ["Generator of", "has no styles", "stylegan2.Generator"],
+    "mix --output sheet.png --rows 3-": ["--rows 3- is no list"],
     "directions --output sheet.gif": ["must end in .png"],
     "directions --output sheet.png --method pca": ["needs a w", "take sefa"],
     "progress empty --output run.gif": ["empty holds no samples/step-*.png"],
@@ -121,6 +185,7 @@ REFUSALS = {
 @pytest.mark.parametrize("command", REFUSALS)
 def test_what_cannot_be_done_is_refused(command, brief, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     for name in ("empty", "full/of"):
         Path(name).mkdir(parents=True)
     Path("some").mkdir()
@@ -129,3 +194,9 @@ def test_what_cannot_be_done_is_refused(command, brief, tmp_path, monkeypatch, c
     given = [] if first == "progress" else ["--ckpt_path", brief]
     line = refusal([first, *options, *given], capsys)
     assert all(word in line for word in REFUSALS[command]), line
+
+
+@pytest.mark.parametrize("first", ["0", "1", "5"])
+def test_a_style_that_leaves_nothing_to_mix_is_refused(first, styled, tmp_path, capsys):
+    line = refusal(["mix", "--ckpt_path", styled, "--output", str(tmp_path / "sheet.png"), "--first", first], capsys)
+    assert f"--first {first} leaves nothing to mix: choose one of the styles 2 to 4" in line

@@ -25,7 +25,7 @@ OF_MODEL = ("fit", *EVALUATIONS)
 PLANNED = ("trainer.max_steps", "trainer.val_check_interval")  # by `--minutes`
 COMMANDS = (*OF_MODEL, "score", "compare", "export", "interpolate", "progress", "project", "directions")
 CONFIGS = Path(__file__).parents[2] / "configs"
-COMMANDS += ("leaderboard", "list", "study")  # of several runs, and of parts
+COMMANDS += ("mix", "leaderboard", "list", "study")  # the last three: of several runs, and of parts
 
 
 def answer(args: list[str]) -> None:

@@ -12,6 +12,7 @@ from src.commands.export import export
 from src.commands.interpolate import interpolate
 from src.commands.leaderboard import leaderboard
 from src.commands.list import list_parts
+from src.commands.mix import mix
 from src.commands.parser import Parser
 from src.commands.progress import progress
 from src.commands.project import project
@@ -20,7 +21,7 @@ from src.commands.study import study
 
 FUNCTIONS = {"score": score, "compare": compare, "export": export, "interpolate": interpolate}
 FUNCTIONS |= {"leaderboard": leaderboard, "list": list_parts, "study": study}
-FUNCTIONS |= {"progress": progress, "project": project, "directions": directions}
+FUNCTIONS |= {"progress": progress, "project": project, "directions": directions, "mix": mix}
 
 
 def call(command: str, args: list[str], main: Callable[[list[str]], Any]) -> Any:

@@ -1,6 +1,8 @@
 """Latents of images that a user has: `python -m src project`."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from src.commands.refusals import check_writable
 from src.data.folder import ImageFolder
 from src.images.pixels import from_uint8, to_uint8
 from src.metrics.features import Extractor, exact_float32
+from src.metrics.lpips import LPIPS
 from src.metrics.weights import MissingWeights
 
 CANDIDATES = 1024  # samples among which the search begins
@@ -28,6 +31,7 @@ def project(
     steps: PositiveInt = 300,
     lr: PositiveFloat = 0.05,
     classes: str | None = None,
+    distance: Literal["auto", "lpips", "features", "pixels"] = "auto",
     extractor: Extractor | None = None,
     max_images: PositiveInt = 16,
     seed: int = 0,
@@ -42,7 +46,9 @@ def project(
         steps: of the optimization.
         lr: its learning rate, which falls to 0.
         classes: of the images in turn, where the generator has classes; by default that of the nearest sample.
-        extractor: whose features are compared, beside pixels; that of the first metric of the checkpoint by default.
+        distance: compared beside pixels: LPIPS, features, or nothing; "auto" is the first whose weights are at hand. A
+            line says which.
+        extractor: whose features are compared; that of the first metric of the checkpoint by default.
         max_images: the first so many of the folder.
         seed: of the samples with which the search begins.
         cache_dir: decoded images are kept here.
@@ -54,13 +60,18 @@ def project(
     check_writable(output, "--output")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{output} is not empty: choose another --output, or empty it")
+    if extractor and distance != "features":
+        if distance != "auto":
+            raise ValueError(f"--distance {distance} compares no features: leave out --extractor, or take features")
+        distance = "features"
     trained = Trained(ckpt_path, seed)
     original = pictures(images, trained, max_images, cache_dir)
-    distance = Distance(trained, from_uint8(original), extractor)
-    z, labels = nearest(trained, distance, classes)
+    metric = trained.gan.first_metric
+    unlike = Distance(from_uint8(original).to(trained.gan.device), distance, extractor or (metric and metric.extractor))
+    z, labels = nearest(trained, unlike, classes)
     styles = trained.w_of(z, labels) if trained.num_styles else None
     z, labels, styles = on(trained.gan.device, z, labels, styles)
-    before = distance(reconstruction(trained, z, labels, styles))
+    before = unlike(reconstruction(trained, z, labels, styles))
     found = (z if styles is None else styles).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([found], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -72,7 +83,7 @@ def project(
             made = reconstruction(trained, z, labels, found)
             prior = (found - styles).square().mean((1, 2))  # near those of a sample
         optimizer.zero_grad()
-        (distance(made) + PRIOR * prior).sum().backward()
+        (unlike(made) + PRIOR * prior).sum().backward()
         optimizer.step()
         schedule.step()
     if styles is None:
@@ -81,7 +92,7 @@ def project(
         styles = found.detach()
     with torch.no_grad():
         made = reconstruction(trained, z, labels, styles)
-    after, made = distance(made), to_uint8(made).cpu()
+    after, made = unlike(made), to_uint8(made).cpu()
     folder.mkdir(parents=True, exist_ok=True)
     pairs = torch.stack([original, made], 1).flatten(0, 1)
     grid(pairs, 2 * min(4, len(original))).save(folder / "projection.png")
@@ -105,37 +116,44 @@ def pictures(root: str, trained: Trained, number: int, cache_dir: str) -> Tensor
 
 
 class Distance:
-    """How unlike images are: by their features, where there are any, and by pixels at several scales.
+    """How unlike images are: by pixels at several scales, and by what LPIPS or an extractor sees in them.
 
     Args:
-        trained: whose checkpoint names an extractor.
         original: [N, C, H, W] in [-1, 1].
-        extractor: another one.
+        kind: as of `project`.
+        extractor: whose features may be compared.
+
+    Raises:
+        MissingWeights: what was asked for needs weights that are not at hand.
+        ValueError: it does not go with these images, or there is no extractor.
     """
 
-    def __init__(self, trained: Trained, original: Tensor, extractor: Extractor | None):
-        metric = trained.gan.first_metric
-        self.original = original.to(trained.gan.device)
-        self.extractor = extractor or (metric and metric.extractor)
-        without = "the checkpoint has no metric of features"
-        try:
-            if self.extractor:
-                self.extractor.to(trained.gan.device).load()
-                if not self.features_of(self.original[:1].clone().requires_grad_(True)).requires_grad:
-                    without, self.extractor = f"{self.extractor.name} takes images of other channels", None
-        except MissingWeights as error:
-            if extractor:
-                raise
-            without, self.extractor = str(error), None
-        used = f"and by the features of {self.extractor.name}" if self.extractor else f"alone: {without}"
-        print(f"distance by pixels {used}", flush=True)
-        self.features = self.features_of(self.original)
+    def __init__(self, original: Tensor, kind: str, extractor: Extractor | None):
+        self.original, self.see = original, None
+        used, without = "alone", []
+        for tried in {"auto": ("lpips", "features"), "pixels": ()}.get(kind, (kind,)):
+            try:
+                see, name = seeing(tried, extractor, original.device)
+                if not see(original[:1].clone().requires_grad_(True)).requires_grad:
+                    raise ValueError(f"{name} are those of images with other channels")
+            except (MissingWeights, ValueError) as error:
+                if kind != "auto":
+                    raise
+                without.append(str(error))
+            else:
+                self.see, used = see, f"and by {name}"
+                break
+        print(f"distance by pixels {used}{': ' if without else ''}{'; '.join(without)}", flush=True)
+        self.features = self.features_of(original)
+        if self.see:
+            size = self.features.square().sum(1).clamp(min=1e-6)
+            self.size = torch.ones_like(size) if tried == "lpips" else size
 
     def features_of(self, images: Tensor) -> Tensor | None:
-        if not self.extractor:
+        if self.see is None:
             return None
         with exact_float32(images.device):
-            return self.extractor.features((images + 1) * 127.5)
+            return self.see(images)
 
     def __call__(self, made: Tensor) -> Tensor:
         """Of images [N, C, H, W], one for each original: [N]."""
@@ -148,8 +166,23 @@ class Distance:
         pixels = sum(scale.square().mean((1, 2, 3)) for scale in scales)
         if features is None:
             return pixels
-        wanted = self.features[which]
-        return pixels + (features - wanted).square().sum(1) / wanted.square().sum(-1).clamp(min=1e-6)
+        return pixels + (features - self.features[which]).square().sum(1) / self.size[which]
+
+
+def seeing(kind: str, extractor: Extractor | None, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What makes features [N, D] of images in [-1, 1], and their name.
+
+    Raises:
+        MissingWeights: its weights are not at hand.
+        ValueError: there is no extractor.
+    """
+    if kind == "lpips":
+        network = LPIPS().to(device)
+        return network, f"LPIPS of {network.name}"
+    if extractor is None:
+        raise ValueError("the checkpoint has no metric of features (name an --extractor)")
+    extractor.to(device).load()
+    return lambda images: extractor.features((images + 1) * 127.5), f"the features of {extractor.name}"
 
 
 @torch.no_grad()
@@ -159,7 +192,7 @@ def nearest(trained: Trained, distance: Distance, classes: str | None) -> tuple[
     labels = trained.labels(numbers.tolist(), classes)
     wanted = trained.labels(list(range(count)), classes) if classes else None
     least, best = torch.full((count,), torch.inf), torch.zeros(count, dtype=torch.int64)
-    for some in numbers.split(64):
+    for some in numbers.split(16):
         here = None if labels is None else labels[some]
         made = reconstruction(trained, trained.gan.latents_of(some), here, None)
         features = distance.features_of(made)

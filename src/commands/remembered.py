@@ -39,6 +39,9 @@ def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = froze
     for option in (*but, *said, *(f"trainer.{name}" for name in OF_THE_MACHINE)):
         leave_out(config, option.split("."))
     check_classes(config, path)
+    if subcommand != "fit":  # a run stays without a logger, or has its own; figures of `test` alone go to a page
+        logger = (whole.get("trainer") or {}).get("logger")
+        config["trainer"] = {"logger": logger if subcommand == "test" and logger is not None else False}
     if subcommand == "predict":
         config["data"] = {"class_path": "src.data.requests.Requests", "init_args": checkpoint["facts"]}
         config["model"]["metrics"] = None

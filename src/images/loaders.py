@@ -81,7 +81,10 @@ class Loading(Described):
         needing = [] if stage == "fit" else [f"`{self.trainer.state.fn.value}`"]
         needing += [type(callback).__name__ for callback in self.trainer.callbacks if hasattr(callback, "needs_data")]
         if needing:
-            raise ValueError(f"{needing[0]} needs a data module of src.data, and not a loader from elsewhere: give one")
+            without = ", or leave it out of the callbacks" if stage == "fit" else ""
+            raise ValueError(
+                f"{needing[0]} needs a data module of src.data, and not a loader from elsewhere: give one{without}"
+            )
         rank_zero_info("a loader from elsewhere: it trains, and no figures are computed, nor its validation looked at")
         if self.batches_per_step > 1:
 
