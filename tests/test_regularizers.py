@@ -1,7 +1,10 @@
 """Regularizers: closed forms, the second derivative, float32 under autocast, and what they refuse."""
 
+import contextlib
+
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import fit, make_gan
 from torch import nn
 
@@ -141,6 +144,37 @@ def test_the_second_derivative_of_a_network_agrees_with_functional_differentiati
     for name, expected in torch.func.grad(r1)(parameters).items():
         gradient = discriminator.get_parameter(name).grad
         torch.testing.assert_close(torch.zeros_like(expected) if gradient is None else gradient, expected)
+
+
+class Kinked(nn.Module):
+    """Every layer with constant slopes, between two with weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 1)
+        self.bend = nn.Sequential(nn.LeakyReLU(0.2), nn.AvgPool2d(2), nn.Conv2d(8, 8, 1), nn.ReLU(inplace=True))
+
+    def forward(self, x, condition=None):
+        self.inside = self.first(x)
+        h = F.avg_pool2d(self.bend(self.inside), 2, stride=1, divisor_override=3)
+        return self.last(h.flatten(2).sum(2)).squeeze(1)
+
+
+def test_zeros_of_second_derivatives_are_left_out_and_the_gradient_is_the_same(real, monkeypatch):
+    discriminator = Kinked()
+    gradients, returned = [], []
+    for mode in (contextlib.nullcontext, regularizers.PiecewiseLinear):
+        monkeypatch.setattr(regularizers, "PiecewiseLinear", mode)
+        discriminator.zero_grad()
+        penalty = regularizers.R1(1.0).penalty(discriminator, real, None, None)
+        came = []
+        discriminator.inside.register_hook(came.append)
+        penalty.backward()
+        gradients.append([weight.grad for weight in discriminator.parameters() if weight.grad is not None])
+        returned.append(came)
+    assert not returned[0][0].any() and returned[1] == [None]
+    slopes = [[gradient for gradient in found if gradient.any()] for found in gradients]
+    assert len(slopes[0]) == len(slopes[1]) == 3 and all(map(torch.equal, *slopes))
 
 
 @pytest.mark.parametrize("regularizer", PENALTIES)

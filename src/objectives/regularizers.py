@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.engine.descriptions import Part
 from src.engine.schedules import Schedule, extremes
+from src.objectives.piecewise import PiecewiseLinear
 
 
 class Regularizer(Part, ABC):
@@ -96,7 +97,8 @@ def input_gradient(discriminator: Any, images: Tensor, condition: Tensor | None)
     with torch.autocast(device_type=images.device.type, enabled=False):
         x = images.detach().float().requires_grad_(True)
         # `forward` instead of a call: after Module.compile() a call is compiled, without double backward.
-        logits = discriminator.forward(x, condition)
+        with PiecewiseLinear():
+            logits = discriminator.forward(x, condition)
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return gradient.flatten(1)
 
