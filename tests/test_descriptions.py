@@ -114,3 +114,11 @@ def test_loading_leaves_the_caller_as_he_was(run, capfd, caplog):
 def test_numbers_that_a_part_chose_are_told():
     generator = dcgan.Generator((8, 8), 1, num_blocks=None)
     assert described(generator)["init_args"]["num_blocks"] == generator.num_blocks == 1
+
+
+def test_a_number_takes_the_place_of_a_number_and_not_of_a_network():
+    gan = make_gan()
+    gan.d_steps = 3
+    assert gan.d_steps == 3
+    with pytest.raises(TypeError, match="generator"):
+        gan.generator = 3
