@@ -47,7 +47,7 @@ class GAN(Training):
         augment: what is done to real and generated images alike before the discriminator sees them, one after another.
         measurement: what is done to generated images alone, because the data only holds measurements.
         ema: moving average of the generator, used wherever images are shown or scored; `null` uses the generator.
-        freeze: names of weights that do not train, "discriminator.blocks.0" or "*.embed" for one (arXiv:2002.10964).
+        freeze: names of weights that do not train, "discriminator.features.0" or "*.embed" for one (arXiv:2002.10964).
         metrics: figures of merit, metrics of torchmetrics that take images among them; the first selects `best.ckpt`.
         d_steps: discriminator updates a step.
         d_warmup_steps: discriminator updates before the first step (the two-phase start); not counted as steps.

@@ -17,6 +17,7 @@ from src.cli import FUNCTIONS, Trainer, main
 from src.commands.parts import bases, parts
 from src.data.digits import Digits
 from src.data.mnist import SmallMNIST
+from src.engine.freezing import freeze_
 from src.gan import GAN
 from src.metrics import classifier
 from src.metrics.features import Classifier
@@ -65,7 +66,13 @@ def test_commands_parse(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stopped:
         main([*words, "--print_config"])
-    assert stopped.value.code == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    if "--model.freeze" in words:  # names of weights that there are
+        model = yaml.safe_load(printed.out)["model"]
+        module, _, name = model["discriminator"]["class_path"].rpartition(".")
+        options = model["discriminator"]["init_args"] | {"image_size": (32, 32), "channels": 3, "num_classes": 0}
+        freeze_({"discriminator": getattr(import_module(module), name)(**options)}, model["freeze"])
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not OF_MODEL.match(command)])

@@ -98,18 +98,20 @@ def test_torchvision_gives_the_mean_of_any_layer(shufflenet):
     assert extractor.distance == f"fd-{SMALL}-stage2-{hash8(folder / 'small.pth')}"
 
 
-def test_torchvision_takes_published_weights_from_the_cache(shufflenet, hub, monkeypatch):
+def test_torchvision_takes_published_weights_from_the_cache(shufflenet, hub, monkeypatch, capsys):
     _, folder = shufflenet
     message = one_line(FileNotFoundError, "download", lambda: TorchvisionModel(SMALL, "DEFAULT"))
     url = models.get_model_weights(SMALL).DEFAULT.url
     place = hub / "checkpoints" / url.split("/")[-1]
     assert f"fetch {url}" in message and f"put it at {place}" in message
+    assert capsys.readouterr().err == f"downloading {url} to {place}\n"  # before it is tried
     place.write_bytes((folder / "small.pth").read_bytes())
     one_line(ValueError, "SHA-256", lambda: TorchvisionModel(SMALL, "DEFAULT"))
     monkeypatch.setattr("src.metrics.weights.sha256", lambda _: "f707e7126e" + "0" * 54)  # as the published file has
     extractor = TorchvisionModel(SMALL, "DEFAULT", input_size=64).load()
     assert extractor.distance == f"fd-{SMALL}-f707e712"
     assert extractor(images()).equal(TorchvisionModel(SMALL, str(folder / "small.pth"), input_size=64)(images()))
+    assert "downloading" not in capsys.readouterr().err
 
 
 def test_torchvision_refuses_in_one_line(shufflenet):

@@ -72,6 +72,7 @@ def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path,
             # The processes of a run start together, and one download is enough.
             with FileLock(f"{path}.lock"), impatient():
                 if not path.is_file():
+                    print(f"downloading {url} to {path}", file=sys.stderr, flush=True)
                     torch.hub.download_url_to_file(url, str(path), hash_prefix or None, progress=sys.stderr.isatty())
         except (OSError, RuntimeError) as error:  # no network; a file cut short
             raise MissingWeights(
