@@ -23,6 +23,8 @@ COLOURED += ["--data.image_size", "28", "--data.labels", "false"]
 R1 = ["--config", "configs/overlays/gan_with_r1.yaml"]
 FAST = ["--model.g_optimizer.lr", "0.002", "--model.d_optimizer.lr", "0.002"]
 UNEQUAL = ["--model.g_optimizer.lr", "0.02", "--model.d_optimizer.lr", "0.0002"]
+for player in "gd":  # as the picture was made
+    UNEQUAL += [f"--model.{player}_optimizer.betas", "[0.5,0.999]", f"--model.{player}_scheduler", "null"]
 TROUBLES = {  # name of the picture -> arguments of `fit`
     "overfitting": [*CONV, "--data.subset", "50", "--trainer.max_steps", "1600"],
     "collapse": [*DENSE, *UNEQUAL, "--trainer.max_steps", "1000"],
