@@ -244,7 +244,7 @@ class GAN(Training):
     def judge_both(self, real: Tensor, fake: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """Logits of as many real and generated images: in one call where no logit depends on other images."""
         if self.discriminator.independent:
-            return self.judge(torch.cat([real, fake]), join([condition, condition])).chunk(2)
+            return self.judge(*join([(real, condition), (fake, condition)])).chunk(2)
         return self.judge(real, condition), self.judge(fake, condition)
 
     def judge(self, images: Tensor, condition: Any) -> Tensor:

@@ -185,10 +185,8 @@ class Training(Evaluation):
     def latents(self, batch_size: int, *key: int) -> Tensor:
         """This process's slice [batch_size, *latent_shape] of the noise keyed by `(seed, *key)`."""
         shape = (batch_size * self.trainer.world_size, *self.generator.latent_shape)
-        noise = seeding.normal(shape, self.seed, *key).narrow(0, self.global_rank * batch_size, batch_size)
-        if self.device.type == "cuda":  # whose copies only pinned memory lets go on beside the host
-            noise = noise.pin_memory()
-        return noise.to(self.device, non_blocking=True)
+        noise = seeding.normal(shape, self.seed, *key)
+        return noise[self.global_rank * batch_size :][:batch_size].to(self.device, non_blocking=True)
 
     def step_latents(self, batches: list[Any], step: int) -> list[Tensor]:
         """The noise of a step: for each batch of the discriminator, then for each of the generator.

@@ -45,9 +45,7 @@ def directions(
     Raises:
         ValueError: naming what does not go together.
     """
-    if not output.endswith(".png"):
-        raise ValueError(f"--output {output} must end in .png")
-    check_file(output, "--output")
+    check_file(output, "--output", ".png")
     trained = Trained(ckpt_path, seed, truncation)
     if method == "pca" and not trained.num_styles:
         raise ValueError("--method pca needs a w, and this generator has none: take sefa")

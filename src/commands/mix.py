@@ -35,9 +35,7 @@ def mix(
     Raises:
         ValueError: naming what does not go together.
     """
-    if not output.endswith(".png"):
-        raise ValueError(f"--output {output} must end in .png")
-    check_file(output, "--output")
+    check_file(output, "--output", ".png")
     left, above = numbers_of(rows, "--rows"), numbers_of(columns, "--columns")
     trained = Trained(ckpt_path, seed, truncation)
     if not trained.num_styles:

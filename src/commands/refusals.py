@@ -33,8 +33,10 @@ def check_writable(folder: str, option: str) -> None:
         raise ValueError(f"{folder} cannot be written into ({error.strerror}): choose another {option}") from error
 
 
-def check_file(path: str, option: str) -> None:
-    """Refuses, before any work is done, a file that could not be written."""
+def check_file(path: str, option: str, ending: str = "") -> None:
+    """Refuses, before any work is done, a file that could not be written, or with another ending."""
+    if not path.endswith(ending):
+        raise ValueError(f"{option} {path} must end in {ending}")
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder: give {option} the name of a file")
     check_writable(str(Path(path).parent), option)

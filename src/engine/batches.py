@@ -25,10 +25,8 @@ def pieces(batch: Any, count: int) -> list[Any]:
 
 def join(batches: list[Any]) -> Any:
     """Joins batches of one structure along the first dimension of their tensors."""
-    if len(batches) == 1 or batches[0] is None:
+    if len(batches) == 1:
         return batches[0]
-    if isinstance(batches[0], Tensor):  # as below, and sooner
-        return torch.cat(batches)
     return tree_map(lambda *tensors: None if tensors[0] is None else torch.cat(tensors), *batches)
 
 

@@ -82,13 +82,6 @@ def arguments_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 class Described(LightningModule):
     """A module that is made of parts, and whose checkpoints say how."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """PyTorch asks of each value whether it is a weight; a number or a text that takes the place of one is none."""
-        if type(value) in (int, str, bool) and name in self.__dict__:
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     def describe(self, arguments: dict[str, Any]) -> None:
         """Puts the arguments of the constructor into `hparams`, and so into checkpoints."""
         told = described({name: value for name, value in arguments.items() if name in self.options()})
