@@ -160,6 +160,8 @@ class Evaluation(Loading):
         """Why `test` will be refused, in a few words; "" if it will not be."""
         if self.from_elsewhere:
             return "`test` needs a data module of src.data"
+        if not self.metrics:
+            return "`test` needs --model.metrics, FrechetDistance for one"
         needs = {"the weights for": self.lacking, "other data for": self.unmet}
         told = " and ".join(f"{what} {named(metrics)}" for what, metrics in needs.items() if metrics)
         return told and f"`test` needs {told}, or other --model.metrics"

@@ -264,6 +264,9 @@ class Training(Evaluation):
         if "images_seen" in checkpoint:  # not where weights travel alone
             self.images_seen = checkpoint["images_seen"]
             self.faults.load_state_dict(checkpoint["faults"])
+            states = checkpoint.get("optimizer_states", [])  # none where Lightning was told to save weights alone
+            for player, state in zip(("generator", "discriminator"), states, strict=False):
+                state["param_groups"][0].setdefault("name", player)  # not in the checkpoints of yesterday
         theirs, ours = (
             {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
         )

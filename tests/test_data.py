@@ -210,6 +210,27 @@ def test_memory_map_is_pickled_by_name(tmp_path):
         assert np.array_equal(pickle.loads(pickle.dumps(ImageDataset(held, None, flip=False))).images, held)
 
 
+class ReadWhenAsked:
+    """Images that are no array: all that a source like `Streaming` offers of them."""
+
+    def __init__(self, images):
+        self.read = images.tobytes()
+        self.shape, self.dtype = images.shape, images.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        return np.frombuffer(self.read, self.dtype).reshape(self.shape)[rows]
+
+
+def test_images_that_are_no_array_are_read_and_handed_to_workers():
+    images = np.random.RandomState(0).randint(0, 256, (9, 1, 4, 4)).astype(np.uint8)
+    dataset = ImageDataset(ReadWhenAsked(images), None, flip=True)
+    for each in (dataset, pickle.loads(pickle.dumps(dataset))):
+        assert np.array_equal(each[[8, 0, 9]][0], np.stack([images[8], images[0], images[0][..., ::-1]]))
+
+
 def test_a_batch_out_of_a_memory_map_is_asked_for_before_it_is_read(tmp_path, monkeypatch):
     class Watched(mmap.mmap):
         asked: list[tuple] = []

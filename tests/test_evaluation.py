@@ -219,8 +219,9 @@ def test_folders_with_too_few_images_are_not_scored(tmp_path, monkeypatch, capsy
 
 
 def test_training_goes_on_without_weights_that_are_not_to_be_had(tiny_config, tmp_path, monkeypatch, caplog, capsys):
-    """One attempt, one line; whoever asks for the figures themselves is refused."""
+    """One attempt, one line, also where time is measured first; whoever asks for the figures themselves is refused."""
     attempts = []
+    monkeypatch.setattr("src.commands.minutes.MEASURED", 0.01)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, *_, **__: attempts.append(url) or unreachable())
     overlay = tmp_path / "inception.yaml"
@@ -231,13 +232,14 @@ def test_training_goes_on_without_weights_that_are_not_to_be_had(tiny_config, tm
     files += ["--trainer.callbacks+", "src.callbacks.checkpoints.BestCheckpoint"]
     files += ["--trainer.callbacks+", "src.callbacks.checkpoints.LastCheckpoint"]
     with caplog.at_level(logging.INFO):
-        main(["fit", *files, "--run_dir", str(tmp_path / "run")])
+        main(["fit", *files, "--run_dir", str(tmp_path / "run"), "--minutes", "0.01"])
     (said,) = [r.getMessage() for r in caplog.records if "Training goes on without" in r.getMessage()]
     assert said.startswith("cannot download weights (no network): fetch https://") and "\n" not in said
     assert "without FrechetDistance, KernelDistance: no best.ckpt is kept, last.ckpt is the newest" in said
     assert len(attempts) == 1 and attempts[0] in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.count("downloading") == 1
     told = "`test` needs the weights for FrechetDistance, KernelDistance, or other --model.metrics\n"
     assert "src test" not in out and out.endswith(told)
     for command in ("validate", "test"):
@@ -379,6 +381,14 @@ def test_a_figure_of_another_kind_does_not_lengthen_the_lines_of_the_others(caps
     ]  # fmt: skip
     say_figures([])
     assert capsys.readouterr().out == ""
+
+
+def test_a_long_protocol_is_wrapped(capsys):
+    protocol = {f"fact {number}": "x" * 20 for number in range(9)}
+    say_figures([{"name": "a", "value": 1.0, "error": None, "protocol": protocol}])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= 100
+    assert "".join(line.strip() + " " for line in lines[1:]).count("x" * 20) == 9
 
 
 def test_the_balance_of_the_players_is_logged(tmp_path):

@@ -126,9 +126,18 @@ def test_only_what_touches_the_mathematics_is_said_to_change_the_run(going_on):
     assert "all 7 steps are done" in going_on("--data.flip", "true", steps=7)[1]
 
 
+def test_learning_rates_keep_their_names_when_a_checkpoint_of_yesterday_goes_on(run, going_on):
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for state in checkpoint["optimizer_states"]:
+        del state["param_groups"][0]["name"]
+    torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
+    cli, _ = going_on("--trainer.callbacks+", "LearningRateMonitor", steps=5)
+    assert {"lr-Adam/generator", "lr-Adam-1/discriminator"} <= cli.trainer.callback_metrics.keys()
+
+
 def test_what_is_left_of_max_time_is_said(going_on, caplog):
     with caplog.at_level(logging.INFO):
-        going_on("--trainer.max_time", "00:00:02:00", steps=5)
+        assert "max_time begins to count here" in going_on("--trainer.max_time", "00:00:02:00", steps=5)[1]
         _, said = going_on("--trainer.max_time", "00:00:02:00", steps=6)
     assert re.search(r"max_time counts what came before, too: 0:00:\d\d are over, 0:01:\d\d are left", said)
 

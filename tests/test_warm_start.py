@@ -40,7 +40,8 @@ def test_a_run_begins_with_the_weights_of_another_and_a_line_says_which_do_not_f
     fitting = [name for name in fit_to if name in before and before[name].shape == other[name].shape]
     assert 0 < len(fitting) < len(fit_to) and all(torch.equal(before[name], other[name]) for name in fitting)
     said = next(line for line in caplog.messages if line.startswith(f"weights of {brief}, step 2"))
-    assert f"{len(fitting)} of {len(fit_to)} tensors" in said and "2 of its tensors have no place here" in said
+    assert f"{len(fitting)} of {len(fit_to)} tensors fit (num_classes 10 there, 0 here); new are" in said
+    assert "2 of its tensors have no place here" in said
     assert "generator.hidden.0.weight 128x200 there, 128x100 here" in said
     assert "generator.hidden.2.weight not there" in said
 
@@ -53,7 +54,7 @@ def test_a_generator_alone_is_taken_too(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         take(gan, str(tmp_path / "alone.safetensors"))
     assert all(same(source.state_dict(), gan.state_dict(), "generator."))
-    assert "step 7: 5 of 10 tensors; new are discriminator." in caplog.messages[-1]
+    assert "step 7: 5 of 10 tensors fit; new are discriminator." in caplog.messages[-1]
 
 
 def test_frozen_weights_stay_and_the_others_train(tmp_path):

@@ -108,7 +108,8 @@ class GoingOn(Callback):
             if isinstance(timer, Timer) and timer.time_remaining() is not None:
                 seconds = (timer.time_elapsed(), max(timer.time_remaining(), 0))
                 over, left = (timedelta(seconds=round(number)) for number in seconds)
-                rank_zero_info(f"max_time counts what came before, too: {over} are over, {left} are left")
+                before = f"counts what came before, too: {over} are over" if over else "begins to count here"
+                rank_zero_info(f"max_time {before}, {left} are left")
         if self.changes:
             after = ": honoured; from here on the run is not bit by bit the one that it was"
             after = "" if all(map(is_exact, self.changes)) else after

@@ -8,6 +8,7 @@ from torch import nn
 from src.engine.weights import WEIGHTS, read_checkpoint
 
 TAKEN = ("generator.", "discriminator.", "g_regularizers.")  # the average begins as the generator does
+FACTS = ("image_size", "channels", "num_classes")  # which sizes of weights follow
 MOST_NAMED = 5
 
 
@@ -56,7 +57,11 @@ def take(model: nn.Module, path: str) -> None:
     new = f"; new are {', '.join(shown[:MOST_NAMED] + more)}" if left else ""
     unused = len(theirs.keys() - ours.keys())
     new += f"; {unused} of its tensors have no place here" if unused else ""
-    rank_zero_info(f"weights of {path}, step {checkpoint['global_step']}: {len(fitting)} of {len(ours)} tensors{new}")
+    there = checkpoint.get("facts", {})
+    facts = {name: (there[name], getattr(model.generator, name)) for name in FACTS if name in there}
+    why = ", ".join(f"{name} {old} there, {here} here" for name, (old, here) in facts.items() if old != here)
+    fit = f"{len(fitting)} of {len(ours)} tensors fit" + (why and f" ({why})")
+    rank_zero_info(f"weights of {path}, step {checkpoint['global_step']}: {fit}{new}")
 
 
 def size(value: Any) -> str:

@@ -4,6 +4,7 @@ import mmap
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,8 +57,7 @@ class ImageDataset(Dataset):
 
     def __getstate__(self) -> dict:
         # A worker that is not forked gets this object pickled, and a memory map would be pickled as its whole content.
-        mapped = isinstance(self.images.base, mmap.mmap)  # not a part of one, which is a copy
-        return self.__dict__ | {"images": Path(self.images.filename) if mapped else self.images}
+        return self.__dict__ | {"images": Path(self.images.filename) if is_mapped(self.images) else self.images}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__ = state
@@ -65,14 +65,19 @@ class ImageDataset(Dataset):
             self.images = np.load(self.images, mmap_mode="r")
 
 
-def gathered(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def is_mapped(images: Any) -> bool:
+    """Whether images are the memory map of a whole file: a part of one is none, nor are shards that are streamed."""
+    return isinstance(getattr(images, "base", None), mmap.mmap)
+
+
+def gathered(images: Any, rows: np.ndarray) -> np.ndarray:
     """Copies of some images; a disk is asked for all of them at once, and reads them side by side instead of in turn.
 
     Args:
-        images: (N, ...), in memory or a memory map of a whole file.
+        images: (N, ...), in memory, a memory map of a whole file, or read when they are asked for.
         rows: their numbers (n,).
     """
-    if isinstance(images.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
+    if is_mapped(images) and hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
         size = images.strides[0]
         for start in (images.offset + rows * size).tolist():
             page = start - start % mmap.PAGESIZE

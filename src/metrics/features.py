@@ -16,7 +16,7 @@ from src.engine.descriptions import Part
 from src.images.pixels import from_uint8
 from src.metrics import classifier
 from src.metrics.resize import bicubic, tf1_bilinear
-from src.metrics.weights import MissingWeights, first_line, located, sha256
+from src.metrics.weights import first_line, located, sha256
 
 
 class Extractor(Part, ABC):
@@ -45,7 +45,6 @@ class Extractor(Part, ABC):
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self.network: nn.Module | None = None
-        self.missing: MissingWeights | None = None
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -73,15 +72,9 @@ class Extractor(Part, ABC):
             FileNotFoundError: the weights are missing.
             ValueError: the weights are not those of this network.
         """
-        if self.missing:  # asked for once: each attempt may wait for a network that does not answer
-            raise self.missing
         if self.network is None:
-            try:
-                with exact_float32(self.device):
-                    self.network = self.build().float().eval().to(self.device)
-            except MissingWeights as error:
-                self.missing = error
-                raise
+            with exact_float32(self.device):
+                self.network = self.build().float().eval().to(self.device)
             for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` of the whole
                 parameter.requires_grad_(False)
         return self

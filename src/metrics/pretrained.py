@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from src.metrics.features import Extractor, match_channels
 from src.metrics.resize import bicubic
-from src.metrics.weights import MissingWeights, first_line, impatient, located, sha256, state_dict
+from src.metrics.weights import asked_once, first_line, located, sha256, state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -186,25 +185,23 @@ class DINOv2(Pretrained):
 
     def _code(self) -> nn.Module:
         local = Path(self.repo).expanduser()
-        repo, source = (str(local), "local") if local.is_dir() else (self.repo, "github")
         options = {"pretrained": False, "trust_repo": True, "skip_validation": True, "verbose": False}
-        lock = Path(torch.hub.get_dir(), "dinov2.lock")
-        try:
-            if source == "github":
-                lock.parent.mkdir(parents=True, exist_ok=True)
-            # The processes of a run start together, and torch.hub unpacks into one place.
-            with warnings.catch_warnings(), FileLock(lock) if source == "github" else nullcontext(), impatient():
-                warnings.filterwarnings("ignore", "xFormers")
-                return torch.hub.load(repo, self.model, source=source, **options)
-        except Exception as error:
-            if source == "local":
-                raise ValueError(
-                    f"the code in {local} gives no {self.model} ({first_line(error)}): correct `repo` or `model`"
-                ) from error
-            raise MissingWeights(
-                f"cannot fetch {self.model} from {self.repo}, which is no folder here ({first_line(error)}): "
-                f"clone https://github.com/{self.repo} by other means and give its folder as `repo`"
-            ) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "xFormers")
+            if local.is_dir():
+                try:
+                    return torch.hub.load(str(local), self.model, source="local", **options)
+                except Exception as error:
+                    raise ValueError(
+                        f"the code in {local} gives no {self.model} ({first_line(error)}): correct `repo` or `model`"
+                    ) from error
+            hub = Path(torch.hub.get_dir())
+            what = f"cannot fetch {self.model} from {self.repo}, which is no folder here"
+            remedy = f"clone https://github.com/{self.repo} by other means and give its folder as `repo`"
+            with asked_once(hub / self.repo / self.model, what, remedy, Exception):
+                hub.mkdir(parents=True, exist_ok=True)
+                with FileLock(hub / "dinov2.lock"):  # processes start together, and it unpacks into one place
+                    return torch.hub.load(self.repo, self.model, source="github", **options)
 
 
 class Scripted(Pretrained):

@@ -1,6 +1,9 @@
 """Figures as people read them: a table, and under it the protocols that they mean nothing without."""
 
+import textwrap
 from typing import Any
+
+WIDTH = 100  # letters of a line of what figures share
 
 
 def say_figures(figures: list[dict[str, Any]]) -> None:
@@ -21,7 +24,7 @@ def say_figures(figures: list[dict[str, Any]]) -> None:
             own = {key: value for key, value in protocol.items() if key not in shared}
             print(f"  {figure['name']:<{width}} = {figure['value']:.4f}{error}  {words(own)}".rstrip(), flush=True)
         if shared:
-            print(f"  ({words(shared)})", flush=True)
+            print(textwrap.fill(f"({words(shared)})", WIDTH, initial_indent="  ", subsequent_indent="   "), flush=True)
 
 
 def flat(protocol: dict[str, Any]) -> dict[str, Any]:

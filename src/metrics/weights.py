@@ -19,13 +19,33 @@ class MissingWeights(FileNotFoundError):
     """What is published is neither here nor to be had: training can do without, `test` and `score` cannot."""
 
 
+UNANSWERED: dict[Path, MissingWeights] = {}  # where this process has asked in vain to put something
+
+
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Downloads that give up: by default a connection that nobody answers is waited for for minutes."""
+def asked_once(place: Path, what: str, remedy: str, *faults: type[Exception]) -> Iterator[None]:
+    """A download that gives up: by default a connection that nobody answers is waited for for minutes.
+
+    A process tries it once: several parts want the same, and `fit --minutes` measures before it begins.
+
+    Args:
+        place: where it will be.
+        what: is fetched, for the message.
+        remedy: what the user can do without a network.
+        faults: exceptions that mean there is none.
+
+    Raises:
+        MissingWeights: it cannot be fetched, now or before.
+    """
+    if place in UNANSWERED:
+        raise UNANSWERED[place]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
+    except faults as error:
+        UNANSWERED[place] = MissingWeights(f"{what} ({first_line(error)}): {remedy}")
+        raise UNANSWERED[place] from error
     finally:
         socket.setdefaulttimeout(before)
 
@@ -67,18 +87,17 @@ def located(weights: str | None, url: str, hash_prefix: str = "") -> tuple[Path,
         return path, sha256(path)
     path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not path.is_file():
-        try:
+        remedy = (
+            f"fetch {url} by other means and put it at {path}, or name the file as `weights` of the extractor"
+            " (src/metrics/README.md shows how)"
+        )
+        with asked_once(path, "cannot download weights", remedy, OSError, RuntimeError):  # no network; a file cut short
             path.parent.mkdir(parents=True, exist_ok=True)
             # The processes of a run start together, and one download is enough.
-            with FileLock(f"{path}.lock"), impatient():
+            with FileLock(f"{path}.lock"):
                 if not path.is_file():
                     print(f"downloading {url} to {path}", file=sys.stderr, flush=True)
                     torch.hub.download_url_to_file(url, str(path), hash_prefix or None, progress=sys.stderr.isatty())
-        except (OSError, RuntimeError) as error:  # no network; a file cut short
-            raise MissingWeights(
-                f"cannot download weights ({first_line(error)}): fetch {url} by other means and put it at {path}, "
-                "or name the file as `weights` of the extractor (src/metrics/README.md shows how)"
-            ) from error
     found = sha256(path)
     if not found.startswith(hash_prefix):
         raise ValueError(f"{path} is not the file of {url}, whose SHA-256 starts with {hash_prefix}: fetch it again")
