@@ -9,7 +9,9 @@ import torch
 from conftest import fit, make_gan, make_trainer, refusal
 
 from src.data import streaming
+from src.data.dataset import ImageDataset
 from src.data.streaming import ShardSampler, Streaming, permutation_of_shards
+from src.images.measurements import MissingPixels
 
 SIZES = [7, 7, 7, 7, 7, 7, 7, 1]
 
@@ -58,6 +60,38 @@ def test_a_step_has_the_images_of_its_number_whenever_the_run_began():
     whole = [sampler(0).indices(step) for step in range(10)]
     assert [sampler(7).indices(step) for step in range(7, 10)] == whole[7:]
     assert sorted(sum(whole, [])[:50]) == list(range(50))
+
+
+def indices(step, rank, world_size):
+    options = {"num_images": 50, "batch_size": 10, "batches_per_step": 1, "seed": 0, "current_step": int}
+    return ShardSampler(SIZES, 1, rank=rank, world_size=world_size, **options).indices(step)
+
+
+def test_two_processes_share_out_an_epoch():
+    whole = [indices(step, 0, 1) for step in range(5)]
+    assert [indices(step, 0, 2) + indices(step, 1, 2) for step in range(5)] == whole
+    assert sorted(sum(whole, [])) == list(range(50))
+
+
+def read(rank, shards, folder):
+    """What one of two processes sees of an epoch; both fetch into one folder, and remove what they have read."""
+    images, labels = Streaming(f"local:{shards}", mixed=1, cache_dir=str(folder / "cache")).split("train")
+    dataset = ImageDataset(images, labels, flip=False)
+    torch.save([dataset[indices(step, rank, 2)] for step in range(5)], folder / f"{rank}.pt")
+
+
+def test_two_processes_that_read_at_once_see_the_images_of_the_order(shards, tmp_path):
+    torch.multiprocessing.start_processes(read, (shards, tmp_path), nprocs=2, start_method="fork")
+    for rank in range(2):
+        for step, (images, labels) in enumerate(torch.load(tmp_path / f"{rank}.pt")):
+            numbers = indices(step, rank, 2)
+            assert np.array_equal(images, [pixels(number) for number in numbers])
+            assert labels.tolist() == [number % 3 for number in numbers]
+
+
+def test_images_are_measured(shards, tmp_path):
+    data = Streaming(str(shards), batch_size=4, measurement=MissingPixels(0.5))
+    fit(tmp_path, make_gan(num_classes=3), data, max_steps=1)
 
 
 @pytest.mark.parametrize("remote", [False, True])

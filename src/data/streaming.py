@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from contextlib import suppress
 from functools import partial
@@ -83,6 +84,7 @@ class Shards:
 
     Attributes:
         shape: [N, C, H, W].
+        size: their product.
         sizes: images of each shard.
 
     Raises:
@@ -98,6 +100,7 @@ class Shards:
         intervals = self.dataset.cache.get_chunk_intervals()
         self.sizes = [interval.chunk_end - interval.chunk_start for interval in intervals]
         self.shape = (sum(self.sizes), *self.image(0).shape)
+        self.size = math.prod(self.shape)
 
     @property
     def dataset(self) -> Any:
