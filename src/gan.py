@@ -222,7 +222,7 @@ class GAN(Training):
         forget_gradients(optimizer)
         for (real, condition), z in self.parts((join(batches), join(latents))):
             z, fake = self.fakes or (z, self.generator(z, condition))
-            fake_logits = self.judge(self.augment(self.measurement.beside(fake, real)), condition)
+            fake_logits = self.judge(self.seen(fake, real), condition)
             real_logits = None
             if self.loss.relativistic:
                 with torch.no_grad():
@@ -240,6 +240,10 @@ class GAN(Training):
         if self.logs_now:
             self.curves["loss/generator"] = loss
             self.curves |= {f"loss/{type(part).__name__}": term for part, term in terms.items()}
+
+    def seen(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Generated images as the discriminator sees them beside real ones: measured and augmented, drawn anew."""
+        return self.augment(self.measurement.beside(fake, real))
 
     def judge_both(self, real: Tensor, fake: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """Logits of as many real and generated images: in one call where no logit depends on other images."""

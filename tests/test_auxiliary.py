@@ -36,6 +36,10 @@ def batch(generator):
     return z, condition, torch.rand(6, 5, 1, 4, 4) * 2 - 1
 
 
+def as_they_are(fake, real):
+    return fake
+
+
 def mean_log_loss(logits, labels):
     probabilities = logits.exp() / logits.exp().sum(1, keepdim=True)
     return -sum(math.log(p[y]) for p, y in zip(probabilities.tolist(), labels.tolist(), strict=True)) / len(labels)
@@ -64,7 +68,7 @@ def test_plain_labels_are_a_condition_too():
 def test_the_generator_learns_to_be_classified():
     generator, discriminator = players()
     z, condition, real = batch(generator)
-    model = SimpleNamespace(generator=generator, discriminator=discriminator)
+    model = SimpleNamespace(generator=generator, discriminator=discriminator, seen=as_they_are)
     fake = generator(z, condition)
     term = GeneratorClassification(1.0).penalty(model, z, fake, real, condition)
     expected = mean_log_loss(discriminator.class_logits(fake, condition), condition["label"])
@@ -90,7 +94,7 @@ def test_information_is_the_log_loss_of_the_component_of_each_instance_that_is_t
 def test_a_sample_without_a_label_does_not_count():
     generator, discriminator = players()
     z, condition, real = batch(generator)
-    model = SimpleNamespace(generator=generator, discriminator=discriminator)
+    model = SimpleNamespace(generator=generator, discriminator=discriminator, seen=as_they_are)
     fake = generator(z, condition).detach()
     some = torch.tensor([0, 1, 4])
     labelled = {name: values[some] for name, values in condition.items()}
@@ -236,7 +240,7 @@ def test_both_players_learn_the_classes_of_images(classes, of_discriminator, of_
     torch.manual_seed(0)
     generator = dcgan.Generator((8, 8), 3, 4, latent_dim=3, width=4)
     discriminator = dcgan.Discriminator((8, 8), 3, 4, width=4, classes=classes, proxy_dim=6)
-    model = SimpleNamespace(generator=generator, discriminator=discriminator)
+    model = SimpleNamespace(generator=generator, discriminator=discriminator, seen=as_they_are)
     z, real, labels = torch.randn(6, 3), torch.rand(6, 3, 8, 8) * 2 - 1, torch.tensor([0, 1, 2, 3, 0, 1])
     fake = generator(z, labels)
     of_discriminator.check(discriminator)

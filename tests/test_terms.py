@@ -8,7 +8,14 @@ from conftest import fit, make_gan
 from test_networks import build
 from torch import nn
 
+from src.images.measurements import MissingPatch
 from src.networks import dcgan, stylegan2
+from src.objectives.auxiliary import (
+    Classification,
+    DataToDataCrossEntropy,
+    GeneratorClassification,
+    GeneratorDataToDataCrossEntropy,
+)
 from src.objectives.terms import FeatureMatching, PathLength
 
 
@@ -47,8 +54,26 @@ def test_lengths_are_drawn_to_their_moving_average_which_lies_in_the_checkpoint(
 def test_features_are_matched_by_their_means():
     values = {"real": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "fake": torch.tensor([[0.0, 0.0], [2.0, 1.0]])}
     discriminator = SimpleNamespace(pooled=lambda images: values[images])
-    model = SimpleNamespace(discriminator=discriminator, augment=nn.Identity(), measurement=nn.Identity())
+    model = SimpleNamespace(discriminator=discriminator, augment=nn.Identity(), seen=lambda fake, real: fake)
     assert FeatureMatching().penalty(model, None, "fake", "real", None).item() == 1.75
+
+
+@pytest.mark.parametrize(
+    ("classes", "of_discriminator", "term"),
+    [
+        ("classifier", [Classification()], GeneratorClassification(1.0)),
+        ("proxies", [DataToDataCrossEntropy()], GeneratorDataToDataCrossEntropy()),
+        ("projection", [], FeatureMatching()),
+    ],
+)
+def test_the_discriminator_is_asked_about_what_it_sees_not_about_what_is_hidden(classes, of_discriminator, term):
+    discriminator = dcgan.Discriminator((4, 4), 1, 2, width=4, num_blocks=1, classes=classes, proxy_dim=3)
+    options = {"regularizers": of_discriminator, "g_regularizers": [term], "measurement": MissingPatch(paired=True)}
+    gan = make_gan(num_classes=2, discriminator=discriminator, **options)
+    real, fake = gan.measurement(torch.rand(6, 1, 4, 4) + 0.1), torch.rand(6, 1, 4, 4, requires_grad=True)
+    term.penalty(gan, None, fake, real, torch.arange(6) % 2).backward()
+    seen = gan.measurement.seen(real)
+    assert not seen.all() and not fake.grad[~seen].any() and fake.grad[seen].any()
 
 
 def test_feature_matching_reaches_the_generator_alone(tmp_path):

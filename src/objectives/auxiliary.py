@@ -107,7 +107,8 @@ class GeneratorClassification(GeneratorRegularizer):
         check_classifies(self, discriminator)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
-        return cross_entropy(model.discriminator.class_logits(fake, condition), labels_of(condition))
+        logits = model.discriminator.class_logits(model.seen(fake, real), condition)
+        return cross_entropy(logits, labels_of(condition))
 
 
 def check_contrast(part: Any, temperature: float, positive_margin: float) -> None:
@@ -175,7 +176,7 @@ class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
         check_proxies(self, discriminator)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
-        found = model.discriminator.class_embeddings(fake, condition)
+        found = model.discriminator.class_embeddings(model.seen(fake, real), condition)
         return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
 
 

@@ -47,7 +47,8 @@ class GeneratorRegularizer(Part, nn.Module, ABC):
         Args:
             model: the `GAN`, for its players.
             z: latents [B, *latent_shape] of the fakes.
-            fake: images [B, C, H, W] with the generator's graph, neither measured nor augmented.
+            fake: images [B, C, H, W] with the generator's graph, neither measured nor augmented: what asks the
+                discriminator shows it `model.seen(fake, real)`.
             real: images [B, C, H, W].
             condition: of both batches, or None.
 
@@ -189,5 +190,5 @@ class FeatureMatching(GeneratorRegularizer):
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
         with torch.no_grad():
             wanted = model.discriminator.pooled(model.augment(real)).float().mean(0)
-        found = model.discriminator.pooled(model.augment(model.measurement(fake))).float().mean(0)
+        found = model.discriminator.pooled(model.seen(fake, real)).float().mean(0)
         return (found - wanted).abs().mean()
