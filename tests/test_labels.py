@@ -80,6 +80,18 @@ def test_folders_that_number_images_are_no_classes(tmp_path):
     assert "no classes (dataset.json has none)" in found(tmp_path / "digits")
 
 
+def test_folders_named_after_the_sizes_of_their_images_are_no_classes(tmp_path):
+    for name, height, width in (("8x6", 6, 8), ("16x12", 12, 16), ("4@2x", 8, 8)):  # of icons
+        save(tmp_path / "icons" / name / "apps" / "1.png", np.zeros((height, width), np.uint8))
+    assert "no classes (folders 16x12, 8x6 say the sizes of the images)" in found(tmp_path / "icons", image_size=4)
+    save(tmp_path / "icons" / "round" / "1.png", np.zeros((8, 8), np.uint8))
+    assert folder(tmp_path / "icons", image_size=4).num_classes == 4
+    tree(tmp_path / "digits", ["4/1.png", "5/1.png"])  # of 4x4
+    assert folder(tmp_path / "digits").num_classes == 2
+    (tmp_path / "digits" / "4" / "1.png").write_bytes(b"no image")
+    assert folder(tmp_path / "digits").num_classes == 2
+
+
 def test_dataset_json_of_something_else_is_said(tmp_path):
     tree(tmp_path / "a", ["x/1.png", "y/2.png"])
     write(tmp_path / "a" / "dataset.json", {"name": "mine"})
@@ -209,6 +221,21 @@ def test_tables_that_do_not_say_which_class_are_refused(tmp_path, message):
     said = error_of(lambda: folder(tmp_path / "a"))
     assert message in said and str(tmp_path / "a" / "labels.csv") in said
     assert folder(tmp_path / "a", labels=False).num_classes == 0
+
+
+def test_captions_are_no_labels_unless_the_user_says_so(tmp_path):
+    root, names = tmp_path / "a", [f"{i}.png" for i in range(12)]
+    tree(root, names)
+    rows = "".join(f'{name},"a picture, {name}"\n' for name in names)
+    for header in ("file,text\n", ""):
+        write(root / "labels.csv", header + rows)
+        assert "12 different labels of 12 images, as captions are" in error_of(lambda: folder(root))
+    write(root / "labels.csv", "file,text\n" + rows)
+    assert folder(root, label_column="text").num_classes == 12 and folder(root, labels=False).num_classes == 0
+    write(root / "labels.csv", "file,Class\n" + rows)
+    assert folder(root).num_classes == 12
+    write(root / "labels.csv", "".join(f"{name},kind {number // 2}\n" for number, name in enumerate(names)))
+    assert folder(root).num_classes == 6
 
 
 def test_which_source_of_labels_wins(tmp_path):

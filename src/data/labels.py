@@ -6,10 +6,12 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from src.data.files import ImageFiles
+from src.data.headers import read_headers
 from src.data.layout import Listing, classes_of
 from src.data.tables import read_stylegan, read_table
 
 TABLE, STYLEGAN = "labels.csv", "dataset.json"
+SIZE = re.compile(r"(\d+)(?:x(\d+))?(?:px)?(?:@(\d)x?)?")  # a folder of icons: 48x48, 32@2x
 
 
 class Labels(NamedTuple):
@@ -82,6 +84,8 @@ def labels_of(listing: Listing, part: str, column: str | None = None, known: Col
         return unlabelled(listing, part, f"{outside:,} in no sub-folder" if outside < len(below) else "", remarks)
     if numbered(below, of):
         return unlabelled(listing, part, f"folders {min(of)} to {max(of)} number the images", remarks)
+    if sized(listing, part, of):
+        return unlabelled(listing, part, f"folders {min(of)}, {max(of)} say the sizes of the images", remarks)
     return Labels(of, "by folder", remarks)
 
 
@@ -97,5 +101,21 @@ def numbered(paths: list[str], folders: list[str]) -> bool:
         if not digits or not re.fullmatch(r"\d{5,}", folder):
             return False
         if int(folder) not in ((thousand := int(digits[1]) // 1000), thousand * 1000):
+            return False
+    return True
+
+
+def sized(listing: Listing, part: str, folders: list[str]) -> bool:
+    """Whether all folders are named after the size of their images, by the first image of each."""
+    firsts = dict(zip(reversed(folders), reversed(listing.parts[part]), strict=True))
+    for folder, first in firsts.items():
+        if not (match := SIZE.fullmatch(folder)):
+            return False
+        width, height, scale = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        try:
+            sizes, _ = read_headers(ImageFiles(listing.root, [listing.names[first]]))
+        except ValueError:  # it cannot be read
+            return False
+        if sizes != [(height * scale, width * scale)]:
             return False
     return True

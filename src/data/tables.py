@@ -13,6 +13,7 @@ from src.data.layout import slashed
 
 NO_IMAGE = "names none of the images: give paths relative to it, or add --data.labels false"
 LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "y")  # names of a column
+FEW = 10  # labels that may all be different
 
 
 def rows_of(path: str | Path) -> list[dict[str, str | None]]:
@@ -58,7 +59,7 @@ def read_table(
         column: name of the column of labels, where several might be it.
 
     Raises:
-        ValueError: the table cannot be read, names no image, or does not say which label an image has.
+        ValueError: the table cannot be read, names no image, does not say which label an image has, or holds captions.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -79,6 +80,12 @@ def read_table(
     chosen = label_column(header, place, column, file, has_header)
     entries = [(row[place], row[chosen]) for row in rows]
     labels = classes([label for _, label in entries], file)
+    different = len({*labels} - {""})
+    if different > max(FEW, len(labels) / 2) and column is None and not says_labels(header[chosen]):
+        raise ValueError(
+            f"{file} has {different:,} different labels of {len(labels):,} images, as captions are, which are not read:"
+            " add --data.labels false; where they are classes, call their column label"
+        )
     return index.labelled([(name, label) for (name, _), label in zip(entries, labels, strict=True)], found[place])
 
 
@@ -90,7 +97,7 @@ def label_column(header: list[str], place: int, column: str | None, file: str, h
         fitting = [number for number in others if header[number] == column]
         remedy = f"choose one of {names}" if has_header else "it has no header: add a first line with the names"
     else:
-        fitting = [n for n in others if re.sub(r"[^a-z]", "", header[n].lower()) in LABELS] or others
+        fitting = [number for number in others if says_labels(header[number])] or others
         remedy = f"choose one with --data.label_column: {names}" if has_header else "add a first line with their names"
     if not others:
         raise ValueError(f"{file} has no column of labels: add one, or --data.labels false")
@@ -98,6 +105,11 @@ def label_column(header: list[str], place: int, column: str | None, file: str, h
         wanted = f"no column {column!r} beside that of the files" if column else f"{len(fitting)} columns of labels"
         raise ValueError(f"{file} has {wanted}: {remedy}; or add --data.labels false")
     return fitting[0]
+
+
+def says_labels(name: str) -> bool:
+    """Whether a column is called as those of labels are."""
+    return re.sub(r"[^a-z]", "", name.lower()) in LABELS
 
 
 def classes(labels: list[str], file: str) -> list[str]:
