@@ -241,12 +241,12 @@ def test_only_the_original_weights_are_called_fid(inception_file, monkeypatch):
     assert Inception(str(inception_file), "clean").load().distance == "clean-fid"
 
 
-def test_grey_is_repeated_and_alpha_is_dropped(inception_file):
+def test_grey_is_repeated_and_opaque_is_without_alpha(inception_file):
     extractor = Inception(str(inception_file))
     grey = digits()[0][:2]
     expected = extractor(grey.repeat(1, 3, 1, 1))
     assert extractor(grey).equal(expected)
-    assert extractor(torch.cat([grey.repeat(1, 3, 1, 1), torch.randint_like(grey, 256)], dim=1)).equal(expected)
+    assert extractor(torch.cat([grey.repeat(1, 3, 1, 1), torch.full_like(grey, 255)], dim=1)).equal(expected)
     with pytest.raises(ValueError, match="5 channels"):
         extractor(grey.repeat(1, 5, 1, 1))
 
@@ -254,6 +254,18 @@ def test_grey_is_repeated_and_alpha_is_dropped(inception_file):
 def test_rgb_becomes_grey_by_the_mean():
     images = torch.tensor([10, 20, 60, 255], dtype=torch.uint8).view(1, 4, 1, 1)
     assert match_channels(images, 1).item() == match_channels(images[:, :3], 1).item() == 30
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_shapes_are_seen_where_only_alpha_tells_them(level):
+    images = torch.full((2, 4, 8, 8), level, dtype=torch.uint8)
+    images[:, 3] = 0
+    images[0, 3, :4], images[1, 3, :, :4] = 255, 255
+    laid = match_channels(images, 3)
+    assert laid.dtype == torch.uint8 and laid.unique().tolist() == sorted([level, 128])
+    assert (match_channels(images.double(), 3) - laid).abs().max() <= 0.5
+    features = Classifier()(images)
+    assert (features[0] - features[1]).norm() > 0.1 * features[0].norm()
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)])

@@ -158,17 +158,20 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 def match_channels(images: Tensor, channels: int) -> Tensor:
     """Images with the channels that a network expects.
 
-    Grey becomes RGB by repetition, RGB becomes grey by the mean, and the alpha of RGBA is dropped.
+    Grey becomes RGB by repetition, RGB becomes grey by the mean, and RGBA is laid on mid grey: on black or on white,
+    icons of that colour would all be alike.
 
     Args:
-        images: uint8 [B, C, H, W] with 1, 3 or 4 channels, or already `channels`.
+        images: grey levels 0 to 255, uint8 or float [B, C, H, W] with 1, 3 or 4 channels, or already `channels`.
         channels: what the network takes.
     """
     found = images.shape[1]
     if found == channels:
         return images
     if found == 4 and channels in (1, 3):
-        return match_channels(images[:, :3], channels)
+        color, alpha = images.float().split((3, 1), 1)
+        laid = 127.5 + (color - 127.5) * (alpha / 255)
+        return match_channels(laid if images.is_floating_point() else laid.round().to(torch.uint8), channels)
     if (found, channels) == (1, 3):
         return images.expand(-1, 3, -1, -1)
     if (found, channels) == (3, 1):

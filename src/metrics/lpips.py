@@ -46,7 +46,7 @@ class LPIPS(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [-1, 1] -> [B, D], D by their size; small ones are enlarged, large ones reduced."""
-        x = (match_channels(images, 3) + 1) / 2
+        x = match_channels((images + 1) * 127.5, 3) / 255
         side = min(x.shape[2:])
         if not LEAST <= side <= MOST:
             size = [round(pixels * min(max(side, LEAST), MOST) / side) for pixels in x.shape[2:]]
