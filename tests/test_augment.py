@@ -56,6 +56,12 @@ def test_color_is_an_affine_map_of_each_image_in_the_published_ranges():
         assert low - 1e-3 < values.min() < low + 0.05 and high - 0.05 < values.max() < high + 1e-3
 
 
+def test_color_leaves_alpha_alone_and_out_of_the_colours():
+    expected, alpha = Color()(IMAGES), torch.rand(len(IMAGES), 1, 9, 12)
+    torch.manual_seed(0)
+    assert torch.equal(Color()(torch.cat([IMAGES, alpha], 1)), torch.cat([expected, alpha], 1))
+
+
 def test_translation_shifts_by_whole_pixels_and_fills_with_zeros():
     """Each image is one of the shifts written out, every shift occurs, and equally often on the average."""
     down, right = 2, 3  # a quarter of 9 and of 12

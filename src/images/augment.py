@@ -67,10 +67,15 @@ class Color(Augmentation):
     """Brightness, saturation, contrast: the first part of DiffAugment, arXiv:2006.10738.
 
     In the ranges of mit-han-lab/data-efficient-gans: brightness +-0.5 in units of the images in [-1, 1], saturation
-    times 0 to 2 (nothing on grey images), contrast times 0.5 to 1.5.
+    times 0 to 2 (nothing on grey images), contrast times 0.5 to 1.5. The alpha of RGBA stays.
     """
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 4:
+            return torch.cat([self.recolored(images[:, :3]), images[:, 3:]], 1)
+        return self.recolored(images)
+
+    def recolored(self, images: Tensor) -> Tensor:
         brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
         images = images + brightness - 0.5
         images = images.mean(1, keepdim=True).lerp(images, 2 * saturation)
