@@ -9,7 +9,7 @@ from conftest import Squares, fit, make_gan, make_trainer, refusal
 
 from src.data.dataset import ImageDataset
 from src.data.digits import Digits
-from src.images.measurements import MissingPixels
+from src.images.measurements import MissingPixels, Whole
 from src.images.pixels import from_uint8
 from src.metrics.critic import Critic
 from src.networks.classical import Bernoulli, Gaussian, Markov
@@ -152,6 +152,9 @@ def chain_images(count, noise=0.1, seed=0):
     return torch.stack(rows, 1)[:, None]
 
 
+WHOLE = SimpleNamespace(measurement=Whole())
+
+
 def built(shape=(1, 6, 2), **options):
     term = MarkovChain(**options)
     term.build(SimpleNamespace(output_shape=shape), None)
@@ -171,7 +174,7 @@ def test_the_chain_is_the_maximum_of_the_likelihood():
 
 def test_the_term_is_the_squared_difference_of_log_likelihoods():
     term, real, fake = built(), chain_images(500), chain_images(400, 0.2, 1).requires_grad_()
-    value = term.penalty(None, None, fake, real, None)
+    value = term.penalty(WHOLE, None, fake, real, None)
     maps, factor, _ = term.chain()
     density = torch.distributions.MultivariateNormal(torch.zeros(2), scale_tril=factor)
     rates = []
@@ -187,8 +190,15 @@ def test_the_term_is_the_squared_difference_of_log_likelihoods():
 def test_the_mode_is_likelier_than_the_data_and_is_penalised_and_data_are_not():
     real, others = chain_images(5000), chain_images(5000, seed=1)
     noisy, mode = chain_images(5000, 0.3), chain_images(5000, 0.0)
-    values = [built().penalty(None, None, fake, real, None).item() for fake in (others, noisy, mode)]
+    values = [built().penalty(WHOLE, None, fake, real, None).item() for fake in (others, noisy, mode)]
     assert values[0] < 1e-3 < 0.1 < min(values[1:])
+
+
+def test_samples_are_measured_as_the_data_are():
+    mask = MissingPixels(0.5, paired=True)
+    real, fake = mask(chain_images(50) + 5), chain_images(50, seed=1).requires_grad_()
+    built().penalty(SimpleNamespace(measurement=mask), None, fake, real, None).backward()
+    assert not fake.grad[~mask.seen(real)].any() and fake.grad.any()
 
 
 def test_time_is_the_dimension_asked_for():

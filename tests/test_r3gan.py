@@ -47,6 +47,12 @@ def test_the_published_networks_have_their_number_of_parameters(
         assert size(r3gan.Discriminator((side, side), 3, num_classes, **options)) == of_discriminator
 
 
+@pytest.mark.parametrize("cls", [r3gan.Generator, r3gan.Discriminator])
+def test_the_stage_at_the_grid_has_the_full_width(cls):
+    with pytest.raises(ValueError, match="num_wide must be at least 1, not 0"):
+        cls((8, 8), 1, num_wide=0)
+
+
 def test_a_block_is_its_formula_and_adds_to_its_input():
     block = r3gan.Block(12, group_size=8, num_blocks=1)
     first, _, grouped, _, last = block.residual

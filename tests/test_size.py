@@ -20,6 +20,7 @@ from src.data.folder import file_sizes
         ([(480, 640)], [(32, 32), (64, 64), (128, 128), (256, 256)]),
         ([(16, 16), (48, 40), (512, 512)], [(32, 32)]),  # within half of the images
         ([(20, 31), (31, 20)], [(16, 16)]),
+        ([(7, 7)], [(4, 4)]),  # 7 cannot be halved
     ],
 )
 def test_sizes_are_those_of_the_files_and_their_halves(monkeypatch, files, sizes):

@@ -60,7 +60,7 @@ def candidates(run: Any) -> list[Size]:
 def suits(size: Size) -> bool:
     """Whether networks can halve a size until its shorter side is less than 8."""
     halved = gcd(*size) & -gcd(*size)  # the largest power of two that divides both sides
-    return min(size) // halved < 8
+    return halved > 1 and min(size) // halved < 8
 
 
 def needed(size: Size) -> int:

@@ -55,6 +55,8 @@ class Block(nn.Module):
 
 def stage_widths(width: int, num_blocks: int, num_wide: int) -> list[int]:
     """Channels of each stage, from the grid to the image: `num_wide` times `width`, then halved from stage to stage."""
+    if num_wide < 1:
+        raise ValueError(f"num_wide must be at least 1, not {num_wide}: the stage at the grid has the full width")
     return [max(1, width // 2 ** max(0, i + 1 - num_wide)) for i in range(num_blocks + 1)]
 
 
@@ -72,10 +74,10 @@ class Generator(base.Generator):
         num_blocks: number of up-samplings by 2, from the grid to the image; by default as many as leave 4x4 or more.
         stage_depth: residual blocks at each resolution.
         group_size: channels in a group of the grouped convolutions: 16, and 32 for ImageNet in the paper.
-        num_wide: stages of full width; after them each has half of the one before.
+        num_wide: stages of full width, at least 1; after them each has half of the one before.
 
     Raises:
-        ValueError: if 2**num_blocks does not divide the height and the width.
+        ValueError: if 2**num_blocks does not divide the height and the width, or without a stage of full width.
     """
 
     channels_last = False  # forward and backward on a CPU take 1.15 to 1.21 times as long in it
@@ -136,10 +138,10 @@ class Discriminator(base.Discriminator):
         num_blocks: number of down-samplings by 2; by default as many as leave 4x4 or more.
         stage_depth: residual blocks at each resolution.
         group_size: channels in a group of the grouped convolutions.
-        num_wide: stages of full width; before them each has half of the one after it.
+        num_wide: stages of full width, at least 1; before them each has half of the one after it.
 
     Raises:
-        ValueError: if 2**num_blocks does not divide the height and the width.
+        ValueError: if 2**num_blocks does not divide the height and the width, or without a stage of full width.
     """
 
     channels_last = False  # forward and backward on a CPU take 1.15 to 1.21 times as long in it

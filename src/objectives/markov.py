@@ -20,6 +20,7 @@ class MarkovChain(GeneratorRegularizer):
     from the moments of all real batches so far (buffers). The term is the squared difference between fakes and data of
     the mean of log p(x_t | x_{t-1}), in nats per number of x_t. To maximise that mean itself, as a Markov-chain loss is
     at times written, would drive samples to the chain's mode, where x_t = A x_{t-1} + b: likelier than any real one.
+    Where the data hold measurements, samples are measured, too.
 
     Args:
         weight: factor of the term, 0 or more.
@@ -85,7 +86,7 @@ class MarkovChain(GeneratorRegularizer):
         with torch.autocast(fake.device.type, enabled=False):
             self.observe(real)
             maps, factor, of_real = self.chain()
-            pairs, size = self.pairs(fake), len(factor)
+            pairs, size = self.pairs(model.measurement.beside(fake, real)), len(factor)
             residual = pairs[:, -size:] - pairs[:, :-size] @ maps
             of_fake = torch.linalg.solve_triangular(factor, residual.T, upper=False).square().sum(0).mean()
             # log p = -||L^-1 e||^2 / 2 + a constant that cancels
