@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import Squares, fit, make_gan, make_trainer
 
-from src.images.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Masking, Translation
+from src.images.augment import Adaptive, Augmentation, Color, Cutout, InstanceNoise, Masking, Premultiply, Translation
 from src.objectives.losses import Hinge, LeastSquares, RelativisticPairing, Wasserstein, Weighted
 
 IMAGES = torch.rand(512, 3, 9, 12, generator=torch.manual_seed(0)) * 2 - 1
@@ -60,6 +60,19 @@ def test_color_leaves_alpha_alone_and_out_of_the_colours():
     expected, alpha = Color()(IMAGES), torch.rand(len(IMAGES), 1, 9, 12)
     torch.manual_seed(0)
     assert torch.equal(Color()(torch.cat([IMAGES, alpha], 1)), torch.cat([expected, alpha], 1))
+
+
+def test_premultiplied_colours_count_as_much_as_they_are_seen():
+    colors, alpha = IMAGES, torch.full((len(IMAGES), 1, 9, 12), -1.0)
+    images = torch.cat([colors, alpha], 1).requires_grad_(True)
+    seen = Premultiply()(images)
+    assert torch.equal(seen[:, 3:], alpha) and not seen[:, :3].any()
+    seen.square().sum().backward()
+    assert not images.grad[:, :3].any()  # nobody asks the generator for colours that are not seen
+    for opaque in (torch.cat([colors, -alpha], 1), colors, colors[:, :1]):
+        assert torch.equal(Premultiply()(opaque), opaque)
+    half = Premultiply()(torch.cat([colors, 0 * alpha], 1))
+    torch.testing.assert_close(half[:, :3], colors / 2)
 
 
 def test_translation_shifts_by_whole_pixels_and_fills_with_zeros():
