@@ -13,6 +13,7 @@ from src.engine.ema import EMA
 from src.engine.faults import Faults, Policy
 from src.engine.freezing import freeze_
 from src.engine.graphs import Graphs
+from src.engine.optimizers import forget_gradients
 from src.engine.schedules import scheduled
 from src.engine.strides import channels_last_
 from src.images.augment import Augmentation
@@ -24,7 +25,7 @@ from src.objectives.combinations import check_combination
 from src.objectives.losses import Loss, wrapped
 from src.objectives.regularizers import Augmented, Regularizer
 from src.objectives.terms import GeneratorRegularizer
-from src.training import Training, forget_gradients
+from src.training import Training
 
 
 class GAN(Training):
@@ -61,6 +62,8 @@ class GAN(Training):
         cuda_graphs: record the updates of a step on a GPU, and launch them as a whole from then on: the same results,
             sooner; "auto" does so where it can.
         compile_networks: let torch.compile write the kernels of both networks on a GPU; the first steps wait for it.
+        overlap_reduce: with several processes, average gradients in buckets while the backward pass computes others:
+            with two to the last bit what averaging after it gives, with more but for rounding.
         on_nonfinite: when a gradient is not finite, "stop" with a checkpoint of finite weights, "skip" the
             update, "rollback" to the last checkpoint with half the learning rates, or "ignore" it.
         val_images: images generated for each validation.
@@ -96,6 +99,7 @@ class GAN(Training):
         d_clip: float | None = None,
         cuda_graphs: bool | Literal["auto"] = False,
         compile_networks: bool = False,
+        overlap_reduce: bool = False,
         on_nonfinite: Policy = "stop",
         val_images: int = 1000,
         test_images: int = 10000,
@@ -133,7 +137,7 @@ class GAN(Training):
         self.optimizer_callables = (g_optimizer, d_optimizer)
         self.scheduler_callables = (g_scheduler, d_scheduler)
         self.clips = (g_clip, d_clip)
-        self.cuda_graphs, self.compile_networks = cuda_graphs, compile_networks
+        self.cuda_graphs, self.compile_networks, self.overlap_reduce = cuda_graphs, compile_networks, overlap_reduce
         self.graphs: Graphs | None = None
         self.faults = Faults(on_nonfinite)
         self.d_steps, self.d_warmup_steps = d_steps, d_warmup_steps

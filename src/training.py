@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -16,8 +18,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from src.engine import seeding
 from src.engine.batches import pieces
-from src.engine.distributed import ExplicitDDP, average_, batch_norm_statistics
+from src.engine.distributed import ExplicitDDP, average_, averaging_on_the_way, batch_norm_statistics, overlaps
 from src.engine.graphs import compile_, graphs_of
+from src.engine.optimizers import forget_gradients, parameters
 from src.engine.schedules import OverImages, check_length
 from src.engine.strides import like_weights_
 from src.engine.weights import complete
@@ -90,6 +93,7 @@ class Training(Evaluation):
         self.check_schedules(self.schedulers(), " in the checkpoint")  # which brings the lengths of its own
         self.clock = (time.perf_counter(), self.images_seen)
         self.straight = not is_watched(self.trainer)
+        self.overlaps = overlaps(self.overlap_reduce)
         self.graphs = graphs_of(self)
         if self.compile_networks:
             compile_(self)
@@ -131,17 +135,19 @@ class Training(Evaluation):
             loss = sum(others, loss)
             if self.accumulate > 1:
                 loss = loss / self.accumulate
+            on_the_way = averaging_on_the_way(weights) if self.overlaps and self.last_part else nullcontext()
             # Not under autocast: the gradient of a penalty in float32 would be computed in less.
-            with torch.autocast(self.device.type, enabled=False):
+            with on_the_way, torch.autocast(self.device.type, enabled=False):
                 (Tensor.backward if self.straight else self.manual_backward)(loss, inputs=weights)
 
     def apply_gradients(self, player: str, optimizer: Any, loss: Tensor, numbers: range) -> None:
-        """Averages the gradients over the processes, then steps.
+        """Averages the gradients over the processes, unless that was done on the way, then steps.
 
         Before the step, so that under a gradient scaler an overflow on one process is seen by all of them.
         """
         gradients = [p.grad for p in parameters(optimizer) if p.grad is not None]
-        average_(gradients)
+        if not self.overlaps:
+            average_(gradients)
         if self.faults.found(self, player, optimizer.optimizer, loss, gradients, numbers):
             forget_gradients(optimizer)  # a step without gradients changes nothing, and is counted
         if self.straight:
@@ -197,8 +203,10 @@ class Training(Evaluation):
         keys += [(seeding.GENERATOR, step, j) for j in range(len(batches) - self.d_steps)]
         return [self.latents(len(batch[0]), *key) for batch, key in zip(batches, keys, strict=True)]
 
-    def parts(self, batch: Any) -> list[Any]:
-        return pieces(batch, self.accumulate)
+    def parts(self, batch: Any) -> Iterator[Any]:
+        for number, part in enumerate(pieces(batch, self.accumulate), 1):
+            self.last_part = number == self.accumulate  # whose gradients are those of the update
+            yield part
 
     def global_batch_size(self, batch: Any) -> int:
         return len(batch[0]) * self.trainer.world_size
@@ -278,15 +286,6 @@ class Training(Evaluation):
                 f" {ours.get(name, 'missing')} here, and {len(differing) - 1} more differ;"
                 " leave out the options that changed the networks, or train anew"
             )
-
-
-def parameters(optimizer: Any) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def forget_gradients(optimizer: Any) -> None:
-    for parameter in parameters(optimizer):
-        parameter.grad = None
 
 
 def is_watched(trainer: Trainer) -> bool:

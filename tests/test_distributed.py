@@ -1,19 +1,24 @@
 """Two processes are one: the same parameters as one process on the joined batch."""
 
+import logging
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from conftest import ROOT, fit, make_gan
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from src.engine.distributed import average_, batch_norm_statistics
-from src.objectives.regularizers import R1
+from src.engine import distributed
+from src.engine.distributed import average_, averaging_on_the_way, batch_norm_statistics
+from src.networks.base import Discriminator
+from src.objectives.regularizers import R1, Regularizer
 
 # Fused, and so in need of gradients in the order of their weights; convolutions have another one than matrices.
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "fused": True}}
@@ -122,6 +127,85 @@ def test_only_the_gradients_of_the_stepped_player_travel_once_a_step(tmp_path, m
     fit(tmp_path, gan, max_steps=1)
     g, d = (sum(p.numel() for p in network.parameters()) for network in (gan.generator, gan.discriminator))
     assert travelled == [d, d, g]
+
+
+class Odd(Discriminator):
+    """A weight that is used twice, one that only a lazy penalty reaches, and one that nothing does."""
+
+    def __init__(self):
+        super().__init__((4, 4), 1, 0)
+        self.twice, self.last = nn.Linear(16, 16), nn.Linear(16, 1)
+        self.seldom, self.never = nn.Parameter(torch.ones(16)), nn.Parameter(torch.ones(3))
+
+    def forward(self, x, condition=None):
+        return self.last(self.twice(self.twice(x.flatten(1)).tanh()).tanh()).squeeze(1)
+
+
+class Seldom(Regularizer):
+    """Is due now and then; its gradient is not finite at the third time."""
+
+    def __init__(self):
+        super().__init__(0.1, every=2)
+        self.times = 0
+
+    def penalty(self, discriminator, real, fake, condition):
+        self.times += 1
+        bad = torch.inf if self.times == 5 else 1.0  # twice an update, since that has two parts
+        return (discriminator.seldom * real.flatten(1)).square().mean() * bad
+
+
+def train_as(rank, folder, port):
+    """One of two processes: trains with the gradients averaged after each backward pass, then anew on the way."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    distributed.BUCKET = 100  # bytes
+    for overlaps in (False, True):
+        parts = {"discriminator": Odd(), "regularizers": [R1(1.0, every=2), Seldom()], "on_nonfinite": "skip"}
+        torch.manual_seed(0)
+        parts["discriminator"].apply(lambda m: m.reset_parameters() if isinstance(m, nn.Linear) else None)
+        gan = make_gan(**parts, d_steps=2, accumulate=2, overlap_reduce=overlaps)
+        fit(folder, gan, max_steps=4, devices=2)
+        assert gan.overlaps == overlaps and gan.faults.count == 1 and dist.get_world_size() == 2
+        torch.save(gan.state_dict(), folder / f"{overlaps}-{rank}.pt")
+
+
+def test_gradients_that_are_averaged_on_the_way_are_the_same(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(train_as, (tmp_path, port), nprocs=2, start_method="fork")
+    plain, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("False-0", "False-1", "True-0", "True-1"))
+    began = Odd().state_dict()
+    assert torch.equal(plain["discriminator.never"], began["never"])
+    assert not torch.equal(plain["discriminator.seldom"], began["seldom"])
+    for other in others:
+        assert all(torch.equal(other[name], value) for name, value in plain.items())
+
+
+def test_buckets_leave_in_order_while_the_backward_pass_goes_on(monkeypatch):
+    network = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(5)))
+    weights = [*network.parameters()]
+    there = []  # gradients, whenever a bucket leaves
+
+    def leaves(flat, async_op):
+        there.append([weight.grad is not None for weight in weights])
+        flat *= 2  # two equal processes
+        return SimpleNamespace(wait=lambda: None)
+
+    monkeypatch.setattr(distributed, "BUCKET", 100)  # a weight and a half: two in a bucket
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", leaves)
+    x = torch.randn(3, 4)
+    expected = torch.autograd.grad(network(x).square().sum(), weights)
+    with averaging_on_the_way(weights):
+        network(x).square().sum().backward()
+    assert there == [[False] * 3 + [True] * 2, [False] + [True] * 4, [True] * 5]
+    assert all(torch.equal(weight.grad, gradient) for weight, gradient in zip(weights, expected, strict=True))
+    assert not any(weight._post_accumulate_grad_hooks for weight in weights)
+
+
+def test_one_process_has_nothing_to_overlap(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        gan = fit(tmp_path, make_gan(overlap_reduce=True), max_steps=1)
+    assert not gan.overlaps and "model.overlap_reduce changes nothing: there is one process" in caplog.messages
 
 
 def test_every_process_draws_its_own_noise():

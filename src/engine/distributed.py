@@ -5,12 +5,18 @@ optimization, stops broadcasting buffers after the first one. Here only the grad
 travel, once an optimizer step, as in StyleGAN3's training loop.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+BUCKET = 25 * 2**20  # bytes, as in `DistributedDataParallel`
 
 
 class ExplicitDDP(DDPStrategy):
@@ -38,13 +44,79 @@ def average_(tensors: list[Tensor]) -> None:
     Args:
         tensors: floating point, of equal shapes on every process; nothing happens with one process.
     """
-    if world_size() == 1 or not tensors:
-        return
+    if world_size() > 1 and tensors:
+        begin_average(tensors)()
+
+
+def begin_average(tensors: list[Tensor]) -> Callable[[], None]:
+    """Sends what `average_` averages; the function that it returns waits for the sum, and puts the means in place."""
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.detach().copy_(mean.view_as(tensor))
+    work = dist.all_reduce(flat, async_op=True)
+
+    def finish() -> None:
+        work.wait()
+        means = flat.div_(world_size()).split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.detach().copy_(mean.view_as(tensor))
+
+    return finish
+
+
+@contextmanager
+def averaging_on_the_way(weights: list[Tensor]) -> Iterator[None]:
+    """Averages the gradients of some weights that the one backward pass inside completes; the same as `average_` after.
+
+    They travel in buckets, each as soon as all of its gradients are there, while the pass computes the others: as in
+    `DistributedDataParallel`, Section 3.2.3 of arXiv:2006.15704. The buckets leave in their order, on every process;
+    what the pass does not reach, and has a gradient of an earlier pass or none, leaves at the end.
+
+    Args:
+        weights: of one player, which need gradients; those of its last layers, whose gradients come first, at the end.
+    """
+    buckets = in_buckets(weights[::-1])
+    place = {weight: number for number, bucket in enumerate(buckets) for weight in bucket}
+    missing = [len(bucket) for bucket in buckets]
+    sent: list[Callable[[], None]] = []
+
+    def send() -> None:
+        gradients = [weight.grad for weight in buckets[len(sent)] if weight.grad is not None]
+        sent.append(begin_average(gradients) if gradients else lambda: None)
+
+    def note(weight: Tensor) -> None:
+        missing[place[weight]] -= 1
+        while len(sent) < len(buckets) and not missing[len(sent)]:
+            send()
+
+    handles = [weight.register_post_accumulate_grad_hook(note) for weight in weights]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    while len(sent) < len(buckets):
+        send()
+    for finish in sent:
+        finish()
+
+
+def in_buckets(weights: list[Tensor]) -> list[list[Tensor]]:
+    """Weights in their order, cut where BUCKET bytes are reached."""
+    buckets: list[list[Tensor]] = []
+    room = 0
+    for weight in weights:
+        if room <= 0:
+            buckets.append([])
+            room = BUCKET
+        buckets[-1].append(weight)
+        room -= weight.nbytes
+    return buckets
+
+
+def overlaps(wanted: bool) -> bool:
+    """Whether gradients are averaged on the way; one process has nothing to average, and says so."""
+    if wanted and world_size() == 1:
+        rank_zero_info("model.overlap_reduce changes nothing: there is one process")
+    return wanted and world_size() > 1
 
 
 def largest(number: int, device: torch.device) -> int:

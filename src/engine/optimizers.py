@@ -1,4 +1,4 @@
-"""Optimizers whose options change while a run goes on: their state stays, rates and schedules are the new ones."""
+"""What optimizers hold: weights, gradients, and a state that stays when their options change while a run goes on."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -7,6 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+def parameters(optimizer: Any) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def forget_gradients(optimizer: Any) -> None:
+    for parameter in parameters(optimizer):
+        parameter.grad = None
 
 
 def kept_by(make: Callable[[Iterable[Tensor]], Optimizer], like: Optimizer) -> set[str]:
