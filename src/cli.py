@@ -43,6 +43,7 @@ from src.commands.seeds import seed_of
 from src.commands.trainer import Trainer, settle_precision, settle_threads
 from src.commands.warm_start import begin
 from src.engine.moved import renewed
+from src.engine.paths import near
 from src.engine.weights import SUFFIX, read_checkpoint
 from src.gan import GAN
 from src.metrics.report import say_figures
@@ -96,7 +97,7 @@ class CLI(LightningCLI):
         named = [str(path) for path in self.run.get("config") or [] if path is not None]
         if self.subcommand == "fit":
             self.run.run_dir = new_folder(self.run, named)
-        self.run.run_dir = run_folder(self.run.run_dir, self.run.trainer.default_root_dir, named)
+        self.run.run_dir = near(run_folder(self.run.run_dir, self.run.trainer.default_root_dir, named))
         self.run.trainer.default_root_dir = self.run.run_dir
         if self.subcommand in ("fit", "test"):
             check_writable(self.run.run_dir, "--run_dir")

@@ -384,7 +384,7 @@ def test_a_checkpoint_names_what_wrote_it_and_refuses_other_images(run, capsys):
 
 
 def test_the_best_checkpoint_stays_the_best_in_a_run_that_moved(tiny_config, tmp_path, monkeypatch):
-    distances = iter([2.0, 1.0, 1.5])
+    distances = iter([2.0, 1.0, 1.5, 9.0])
     monkeypatch.setattr("src.metrics.base.NARROW", 0)  # no errors, whose distances are others
     monkeypatch.setattr("src.metrics.fid.FrechetDistance.values", lambda *_: [next(distances)])
     fit = ["fit", "--config", str(tiny_config), "--resume", "--run_dir"]
@@ -392,7 +392,11 @@ def test_the_best_checkpoint_stays_the_best_in_a_run_that_moved(tiny_config, tmp
     (tmp_path / "here").rename(tmp_path / "there")
     main([*fit, str(tmp_path / "there"), "--trainer.max_steps", "6"])
     best = torch.load(tmp_path / "there" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert best["global_step"] == 4 and next(distances, None) is None
+    assert best["global_step"] == 4
+    branch = ["fit", "--ckpt_path", str(tmp_path / "there" / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "8"]
+    main([*branch, "--run_dir", str(tmp_path / "branch")])
+    best = torch.load(tmp_path / "branch" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 8 and next(distances, None) is None  # the best of its own steps
 
 
 def test_a_run_that_moved_before_its_first_best_says_nothing_of_folders(tmp_path):

@@ -384,11 +384,11 @@ def test_a_figure_of_another_kind_does_not_lengthen_the_lines_of_the_others(caps
 
 
 def test_a_long_protocol_is_wrapped(capsys):
-    protocol = {f"fact {number}": "x" * 20 for number in range(9)}
+    protocol = {f"fact {number}": "of " + "x" * 20 for number in range(9)}
     say_figures([{"name": "a", "value": 1.0, "error": None, "protocol": protocol}])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and max(map(len, lines)) <= 100
-    assert "".join(line.strip() + " " for line in lines[1:]).count("x" * 20) == 9
+    assert lines[1].startswith("  (fact 0 of xx") and lines[2].startswith("   fact 3 of xx") and len(lines) == 4
+    assert max(map(len, lines)) <= 100 and " ".join(lines).count("x" * 20) == 9
 
 
 def test_the_balance_of_the_players_is_logged(tmp_path):

@@ -224,12 +224,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        state = state | {"dirpath": self.dirpath}  # Lightning forgets the best score in a folder that was moved
-        if state["best_model_path"]:
-            path = str(Path(self.dirpath) / "best.ckpt")
-            state |= {"best_model_path": path, "kth_best_model_path": path}
-            state["best_k_models"] = {path: state["best_model_score"]}
-        super().load_state_dict(state)
+        path = str(Path(self.dirpath) / "best.ckpt")
+        if state["best_model_path"] and Path(path).exists():  # not where a run goes on in a folder of its own
+            # Lightning forgets the best score in a folder that was moved.
+            state = state | {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            super().load_state_dict(state | {"best_k_models": {path: state["best_model_score"]}})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor is None:

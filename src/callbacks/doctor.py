@@ -1,5 +1,6 @@
 """The doctor: what is wrong between the two players, by the figures of `PlayerBalance`, and what may mend it."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -56,6 +57,7 @@ def remedies(ailment: str, gan: Any, has_best: bool) -> list[str]:
     stronger = "raise the weight of the penalty in model.regularizers"
     noise = "add InstanceNoise to model.augment"
     transposed = any(isinstance(module, nn.ConvTranspose2d) for module in gan.generator.modules())
+    otherwise = "upsampling" in inspect.signature(type(gan.generator)).parameters
     known = {
         "overfitting": {
             "add Translation to model.augment": not used & {"Translation", "Color", "Cutout", "Adaptive", "Pipeline"},
@@ -74,7 +76,8 @@ def remedies(ailment: str, gan: Any, has_best: bool) -> list[str]:
             "raise model.d_steps": True,
         },
         "checkerboard": {
-            "take src.networks.resnet.Generator, which has no transposed convolutions": transposed,
+            "set model.generator.upsampling to nearest": transposed and otherwise,
+            "take src.networks.resnet.Generator, which has no transposed convolutions": transposed and not otherwise,
             "lower model.g_optimizer.lr": not transposed,
         },
         "vanishing": {

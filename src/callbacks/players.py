@@ -1,6 +1,7 @@
 """How the two players stand: what the discriminator makes of real and generated images, and how those differ."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class PlayerBalance(Callback):
         if self.doctor and trainer.state.fn == "fit":
             values["gradient"] = 1.0 if gradient is None else gradient / (self.largest_gradient or 1.0)
             found = diagnose(values, pl_module.loss.calibrated) if pl_module.images_seen >= EARLIEST else []
-            has_best = any(getattr(callback, "best_model_path", "") for callback in trainer.callbacks)
+            has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
             for ailment in found:
                 if ailment in self.suspected and ailment not in self.said:
                     self.said.append(ailment)

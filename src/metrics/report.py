@@ -24,7 +24,13 @@ def say_figures(figures: list[dict[str, Any]]) -> None:
             own = {key: value for key, value in protocol.items() if key not in shared}
             print(f"  {figure['name']:<{width}} = {figure['value']:.4f}{error}  {words(own)}".rstrip(), flush=True)
         if shared:
-            print(textwrap.fill(f"({words(shared)})", WIDTH, initial_indent="  ", subsequent_indent="   "), flush=True)
+            print(wrapped(f"({words(shared)})"), flush=True)
+
+
+def wrapped(facts: str) -> str:
+    """Facts between commas in lines of at most WIDTH letters, indented; a fact stays in one line."""
+    kept = facts.replace(" ", "\xa0").replace(",\xa0", ", ")  # a space that does not break
+    return textwrap.fill(kept, WIDTH, initial_indent="  ", subsequent_indent="   ").replace("\xa0", " ")
 
 
 def flat(protocol: dict[str, Any]) -> dict[str, Any]:
