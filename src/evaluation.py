@@ -86,6 +86,10 @@ class Evaluation(Loading):
         """
         return self.drawn(self.average, indices, self.latents_of(indices), condition)
 
+    def shown(self, indices: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images uint8 [M, C, H, W] of samples, their numbers, and labels or None; arguments as of `sample`."""
+        return self.generator.as_images(to_uint8(self.sample(indices, condition)), indices, condition)
+
     def drawn(self, network: Callable[..., Tensor], indices: Tensor, *inputs: Any) -> Tensor:
         """What a function of the averaged generator makes of each sample, to the last bit whatever the others.
 
@@ -194,8 +198,7 @@ class Evaluation(Loading):
         indices, condition = batch
         if len(indices) == 0:
             return
-        samples = to_uint8(self.sample(indices, condition))
-        shown = self.generator.as_images(samples, indices, condition)
+        shown = self.shown(indices, condition)
         for collector in self.collectors.values():
             collector.update(*shown)
         for metric in watching:
@@ -278,18 +281,13 @@ class Evaluation(Loading):
     def on_validation_epoch_end(self) -> None:
         self.finish_evaluation("val")
 
-    def on_test_start(self) -> None:
-        self.start_evaluation()
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.score(batch)
+    on_test_start, test_step = on_validation_start, validation_step
 
     def on_test_epoch_end(self) -> None:
         self.finish_evaluation("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images uint8 [M, C, H, W], the number of each, and their labels or None."""
-        return self.generator.as_images(to_uint8(self.sample(*batch)), *batch)
+        return self.shown(*batch)
 
 
 def named(metrics: Iterable[Score]) -> str:

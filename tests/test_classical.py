@@ -10,7 +10,7 @@ from conftest import Squares, fit, make_gan, make_trainer, refusal
 from src.data.dataset import ImageDataset
 from src.data.digits import Digits
 from src.images.measurements import MissingPixels, Whole
-from src.images.pixels import from_uint8
+from src.images.pixels import from_uint8, to_uint8
 from src.metrics.critic import Critic
 from src.networks.classical import Bernoulli, Gaussian, Markov
 from src.objectives.markov import MarkovChain
@@ -235,14 +235,13 @@ class Draws:
     def __init__(self, data, honest):
         self.trainer, self.honest = SimpleNamespace(datamodule=data), honest
         self.device = torch.device("cpu")
-        self.generator = SimpleNamespace(as_images=lambda images, numbers, condition: (images, numbers, condition))
         self.images = from_uint8(torch.from_numpy(data.load("train")[0]))
         self.asked = []
 
-    def sample(self, numbers, condition):
+    def shown(self, numbers, condition):
         self.asked += numbers.tolist()
         images = self.images[numbers % len(self.images)]
-        return images if self.honest else -images
+        return to_uint8(images if self.honest else -images), numbers, condition
 
     def protocol(self):
         return {}

@@ -27,7 +27,7 @@ ROOMS = {
     "data": {"images", "engine"},
     "callbacks": {"images", "engine"},
     "metrics": {"images", "engine"},
-    "objectives": {"networks", "engine"},
+    "objectives": {"networks", "images", "engine"},
     "evaluation": {"metrics", "networks", "images", "engine"},
     "training": {"evaluation", "images", "engine"},
     "gan": {"training", "objectives", "metrics", "networks", "images", "engine"},

@@ -138,10 +138,10 @@ def test_a_process_that_dies_costs_its_run_alone(tmp_path, tiny_config, monkeypa
 
 
 REFUSED = {
-    "--seeds 0-": "--seeds 0-: give numbers and ranges",
-    "--seeds 4-0": "--seeds 4-0: give numbers",
-    "--seeds 0-2,1": "none twice",
-    "--seeds x": "--seeds x: give",
+    "--seeds 0-": "--seeds 0- is no list of numbers",
+    "--seeds 4-0": "--seeds 4-0 is no list of numbers",
+    "--seeds 0-2,1": "--seeds 0-2,1 names 1 twice",
+    "--seeds x": "--seeds x is no list of numbers",
     "--jobs 0": "--jobs must be at least 1",
     "--arm =x": "--arm =x: begin with a name",
     "--arm a/b=": "begin with a name",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from src.engine.interrupts import is_interrupt
 from src.images.film import write_film
-from src.images.pixels import to_uint8
 
 EARLIEST = 50  # steps after which the first grid of a trained generator is drawn
 MOST_FRAMES = 40
@@ -173,9 +171,7 @@ class SampleGrid(Callback):
     @rank_zero_only
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         numbers = torch.arange(self.num_images)
-        condition = move_to(trainer.datamodule.grid_conditions(numbers), pl_module.device)
-        samples = to_uint8(pl_module.sample(numbers, condition))
-        images, _, labels = pl_module.generator.as_images(samples, numbers, condition)
+        images, _, labels = pl_module.shown(numbers, trainer.datamodule.grid_conditions(numbers))
         self.save(trainer, self.picture(trainer, pl_module, images, labels), f"step-{trainer.global_step:08d}")
 
     def picture(self, trainer: Trainer, gan: LightningModule, images: Tensor, labels: Tensor | None) -> Image.Image:
@@ -244,11 +240,7 @@ class NearestImages(Callback):
         if not metric:
             return
         real, numbers = pl_module.real(metric, "train"), torch.arange(self.num_samples)
-        condition = move_to(trainer.datamodule.conditions(numbers), pl_module.device)
-        samples, _, _ = pl_module.generator.as_images(
-            to_uint8(pl_module.sample(numbers, condition)), numbers, condition
-        )
-        samples = samples[: self.num_samples]
+        samples = pl_module.shown(numbers, trainer.datamodule.conditions(numbers))[0][: self.num_samples]
         distances = torch.cdist(metric.extractor(samples).cpu().double(), real.values.double())
         nearest = real.indices[distances.topk(min(self.num_nearest, len(real)), largest=False).indices]
         images = trainer.datamodule.split("train")[0]

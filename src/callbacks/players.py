@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from src.callbacks.doctor import CAUSES, EARLIEST, diagnose, remedies
+from src.engine.modes import evaluating
 
 NUM_IMAGES = 1000  # of each kind
 NUM_VALUES = 2**24  # fewer large images: 1,000 of 64x64 in colour, 100 of 256x256
@@ -93,7 +94,7 @@ class PlayerBalance(Callback):
                     real = x
         numbers = torch.arange(min(number, gan.val_images))
         condition = data.conditions(numbers)
-        samples = gan.measurement(gan.sample(numbers, move_to(condition, gan.device)))
+        samples = gan.measurement(gan.sample(numbers, condition))
         logits = judged(gan, samples, condition)
         values |= {"logits/generated": logits.mean().item(), "accuracy/fake": (logits < 0).float().mean().item()}
         if "logits/held_out" in values:
@@ -149,10 +150,6 @@ def spacing(x: Tensor) -> float:
 @torch.no_grad()
 def judged(gan: LightningModule, x: Tensor, condition: Any) -> Tensor:
     """Logits [N], on the CPU, of examples [N, ...], by the discriminator as it evaluates."""
-    training = gan.discriminator.training
-    gan.discriminator.eval()
-    try:
-        parts = [tree_map_only(Tensor, lambda t, i=i: t[i : i + 100], (x, condition)) for i in range(0, len(x), 100)]
+    parts = [tree_map_only(Tensor, lambda t, i=i: t[i : i + 100], (x, condition)) for i in range(0, len(x), 100)]
+    with evaluating(gan.discriminator):
         return torch.cat([gan.judge(*move_to(part, gan.device)).cpu() for part in parts])
-    finally:
-        gan.discriminator.train(training)

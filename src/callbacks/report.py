@@ -112,10 +112,7 @@ def hardware(device: torch.device) -> str:
 
 
 def page(
-    folder: Path,
-    curves: dict[str, Image.Image],
-    results: dict[str, list[dict[str, Any]]],
-    facts: dict[str, str],
+    folder: Path, curves: dict[str, Image.Image], results: dict[str, list[dict[str, Any]]], facts: dict[str, str]
 ) -> str:
     """The page as HTML.
 

@@ -23,6 +23,7 @@ from src.engine.descriptions import arguments_of, unknown_in
 from src.engine.ema import solved
 from src.engine.weights import SUFFIX, WEIGHTS, read_checkpoint
 from src.gan import GAN
+from src.metrics.weights import first_line
 from src.networks.base import Generator
 
 MADE = "<!-- written by `python -m src export` -->"  # marks a card that may be replaced
@@ -153,15 +154,13 @@ def traced(generator: Generator) -> torch.export.ExportedProgram:
     try:
         program = torch.export.export(generator, given, dynamic_shapes=tuple({0: batch} for _ in given))
     except Exception as error:  # of many kinds, and long
-        raise ValueError(f"{type(generator).__name__} cannot be traced ({first(error)}): name a {SUFFIX}") from error
+        raise ValueError(
+            f"{type(generator).__name__} cannot be traced ({first_line(error)}): name a {SUFFIX}"
+        ) from error
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
             node.meta.pop(key, None)
     return program
-
-
-def first(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def as_program(generator: Generator, path: Path, checkpoint: dict[str, Any]) -> Callable[..., Tensor]:
@@ -180,7 +179,7 @@ def as_onnx(generator: Generator, path: Path, checkpoint: dict[str, Any]) -> Cal
         program = torch.onnx.export(traced(generator), input_names=names, output_names=["images"], verbose=False)
         program.save(path, external_data=False)
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ValueError(f"{type(generator).__name__} does not fit ONNX ({first(error)}): name a .pt2") from error
+        raise ValueError(f"{type(generator).__name__} does not fit ONNX ({first_line(error)}): name a .pt2") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(*given: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 
 from src.callbacks.report import hardware
 from src.commands.first import parsed
+from src.commands.numbers import numbers_of
 from src.commands.parser import reader
 from src.commands.refusals import check_writable
 from src.commands.results import differences, scored
@@ -63,7 +64,7 @@ def study(args: list[str], main: Callable[[list[str]], Any]) -> None:
     if len(arms) < len(given.arm):
         raise ValueError("two --arm have one name: each has a folder that is called so")
     folder, test = Path(given.run_dir or f"runs/studies/{name}"), split(given.test, "--test")
-    plan = Study(folder, arms, numbers(given.seeds), base)
+    plan = Study(folder, arms, numbers_of(given.seeds, "--seeds"), base)
     check_writable(str(folder), "--run_dir")
     fits = {arm: [*base, *options] for arm, options in arms.items()}
     keep({folder / arm: resolved(main, arm, options, test) for arm, options in fits.items()})
@@ -74,18 +75,6 @@ def study(args: list[str], main: Callable[[list[str]], Any]) -> None:
     if left := plan.unfinished():
         whole = len(plan.runs())
         raise ValueError(f"{len(left)} of {whole} runs failed, as the table says: the same command tries them again")
-
-
-def numbers(text: str) -> list[int]:
-    """Seeds from text: 0, 1, 2 and 7 from `0-2,7`."""
-    found: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        seeds = range(int(match[1]), int(match[2] or match[1]) + 1) if match else []
-        if not seeds or set(seeds) & set(found):
-            raise ValueError(f"--seeds {text}: give numbers and ranges, none twice, such as 0-4 or 0,1,7")
-        found += seeds
-    return found
 
 
 def named(text: str) -> tuple[str, list[str]]:

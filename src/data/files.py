@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from src.data.decoding import Levels, decode
+from src.data.summary import printable
 
 CACHE_VERSION = 3  # raise it when a file would be decoded to other pixels
 ONE_READER = threading.Lock()  # two threads that read one .zip get each other's bytes (Python 3.12 and 3.13)
@@ -43,7 +44,7 @@ def zip_names(root: Path) -> list[str]:
             counts = Counter(entry.filename for entry in archive.infolist() if not entry.is_dir())
     except Exception as error:  # zipfile raises nearly anything on a damaged one
         raise ValueError(f"{root} is a damaged .zip ({error}): fetch or pack it again") from error
-    twice = [_printable(name) for name, count in counts.items() if count > 1]
+    twice = [printable(name) for name, count in counts.items() if count > 1]
     if twice:
         raise ValueError(
             f"{root} holds {len(twice):,} names more than once ({twice[0]}), of which only the last can be read: "
@@ -52,7 +53,7 @@ def zip_names(root: Path) -> list[str]:
     outside = {name for name in counts if ".." in name.replace("\\", "/").split("/")}
     if outside:
         warnings.warn(
-            f"left out {len(outside):,} files of {root} whose names lead out of it ({_printable(min(outside))}): "
+            f"left out {len(outside):,} files of {root} whose names lead out of it ({printable(min(outside))}): "
             "pack it again to have them read",
             stacklevel=2,
         )
@@ -288,13 +289,8 @@ def _tolerate(unreadable: dict[str, str], files: ImageFiles, max_bad: float) -> 
 
 
 def _named(unreadable: dict[str, str], files: ImageFiles) -> str:
-    shown = ((_printable(name), _printable(reason)) for name, reason in list(unreadable.items())[:10])
+    shown = ((printable(name), printable(reason)) for name, reason in list(unreadable.items())[:10])
     named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in shown)
     more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
     share = len(unreadable) / len(files.names)
     return f"{len(unreadable)} unreadable of {len(files.names)} files ({share:.2%}) in {files.root}: {named}{more}"
-
-
-def _printable(text: str) -> str:
-    """One line: a file name may hold line breaks, control codes, and bytes that are no text."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -114,11 +114,7 @@ class SampleChunks(Dataset):
 
 
 def sample_loader(
-    numbers: Sequence[int],
-    conditions: Callable[[Tensor], Tensor | None],
-    batch_size: int,
-    rank: int,
-    world_size: int,
+    numbers: Sequence[int], conditions: Callable[[Tensor], Tensor | None], batch_size: int, rank: int, world_size: int
 ) -> DataLoader:
     """Requests for samples, each in exactly one process.
 

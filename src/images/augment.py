@@ -111,15 +111,7 @@ class Translation(Augmentation):
         self.ratio = checked_ratio(self, ratio)
 
     def forward(self, images: Tensor) -> Tensor:
-        down, right = (int(length * self.ratio + 0.5) for length in images.shape[2:])
-        padded = F.pad(images, (right, right, down, down)).movedim(1, 3)
-        here = torch.arange(len(images), device=images.device)[:, None, None]
-        rows, columns = (
-            torch.randint(2 * room + 1, (len(images), 1), device=images.device)
-            + torch.arange(length, device=images.device)
-            for length, room in zip(images.shape[2:], (down, right), strict=True)
-        )
-        return padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+        return shifted(images, self.ratio)
 
 
 class Cutout(Augmentation):
@@ -282,6 +274,24 @@ class Adaptive(Several):
         self.signs += world_size() * signs
         self.seen += world_size() * len(real_logits)
         super().observe(real_logits)
+
+
+def shifted(images: Tensor, ratio: float, beyond: str = "constant") -> Tensor:
+    """Images [B, C, H, W] moved by whole pixels, each by its own random number of them.
+
+    Args:
+        images: to be moved.
+        ratio: largest shift as a share of the height and width, 0 to 1.
+        beyond: what comes from beyond the border, as `torch.nn.functional.pad` calls it.
+    """
+    down, right = (int(length * ratio + 0.5) for length in images.shape[2:])
+    padded = F.pad(images, (right, right, down, down), mode=beyond).movedim(1, 3)
+    here = torch.arange(len(images), device=images.device)[:, None, None]
+    rows, columns = (
+        torch.randint(2 * room + 1, (len(images), 1), device=images.device) + torch.arange(length, device=images.device)
+        for length, room in zip(images.shape[2:], (down, right), strict=True)
+    )
+    return padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def checked_ratio(part: Augmentation, ratio: float, name: str = "ratio") -> float:

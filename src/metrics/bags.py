@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.engine.modes import evaluating
 from src.metrics.base import Metric, Score, key_of, standard_errors
 from src.metrics.judged import Judged
 from src.metrics.statistics import GROUPS, Features
@@ -167,16 +168,11 @@ def contingency(fake: Features) -> Tensor:
 @torch.no_grad()
 def classified(model: Any, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Class logits [M, num_classes] and attention [M, N] of bags, by the discriminator as it evaluates; on the CPU."""
-    network = model.discriminator
-    training = network.training
-    network.eval()
-    try:
-        parts = []
+    parts = []
+    with evaluating(model.discriminator) as network:
         for bags, present in zip(x.to(model.device).split(CHUNK), mask.to(model.device).split(CHUNK), strict=True):
             condition = {"mask": present}
             parts.append((network.class_logits(bags, condition).cpu(), network.attention(bags, condition).cpu()))
-    finally:
-        network.train(training)
     logits, attention = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(attention)
 

@@ -119,11 +119,8 @@ class Metric(Score):
         """
         self.extractor = self.extractor or shared or Inception()
         self.extractor.to(device).load()
-        if self.of_classes and not self.extractor.classifies:
-            raise ValueError(
-                f"{type(self).__name__} needs an extractor with classes, and {self.extractor.name} has none: name"
-                " another one, or leave it out of --model.metrics"
-            )
+        if self.of_classes:
+            check_classifies(self, self.extractor)
 
     def check(self, data: Any, num_fake: int) -> None:
         super().check(data, num_fake)
@@ -221,6 +218,14 @@ class Metric(Score):
         ]
 
 
+def check_classifies(score: Score, extractor: Extractor) -> None:
+    if not extractor.classifies:
+        raise ValueError(
+            f"{type(score).__name__} needs an extractor with classes, and {extractor.name} has none: name another one,"
+            " or leave it out of --model.metrics"
+        )
+
+
 def standard_errors(without: list[list[float]]) -> list[float]:
     """Those of some figures, from their values without each of the groups of a jackknife."""
     table = torch.tensor(without, dtype=torch.float64)
@@ -244,10 +249,7 @@ class PairMetric(Metric):
     """
 
     def __init__(
-        self,
-        extractor: Extractor | None = None,
-        split: Literal["train", "test"] = "train",
-        max_images: int = 10000,
+        self, extractor: Extractor | None = None, split: Literal["train", "test"] = "train", max_images: int = 10000
     ):
         super().__init__(extractor, split)
         self.max_images = max_images

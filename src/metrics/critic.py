@@ -4,11 +4,10 @@ import math
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device as move_to
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.images.pixels import from_uint8, to_uint8
+from src.images.pixels import from_uint8
 from src.metrics.base import Score
 
 
@@ -102,10 +101,5 @@ def network(width: int, channels: int, height: int, breadth: int) -> nn.Sequenti
 
 def samples(model: Any, count: int) -> Tensor:
     """Images uint8 [M, C, H, W] of the samples after those that the other metrics see."""
-    images = []
-    for numbers in torch.arange(model.test_images, model.test_images + count).split(50):
-        condition = move_to(model.trainer.datamodule.conditions(numbers), model.device)
-        images.append(
-            model.generator.as_images(to_uint8(model.sample(numbers, condition)), numbers, condition)[0].cpu()
-        )
-    return torch.cat(images)
+    parts = torch.arange(model.test_images, model.test_images + count).split(50)
+    return torch.cat([model.shown(part, model.trainer.datamodule.conditions(part))[0].cpu() for part in parts])

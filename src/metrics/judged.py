@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from src.images.pixels import to_uint8
-from src.metrics.base import Score
+from src.metrics.base import Score, check_classifies
 from src.metrics.features import Extractor
 
 
@@ -27,11 +27,7 @@ class Judged(Score):
 
     def setup(self, device: torch.device | str, shared: Extractor | None = None) -> None:
         self.extractor.to(device).load()
-        if not self.extractor.classifies:
-            raise ValueError(
-                f"{type(self).__name__} needs an extractor with classes, and {self.extractor.name} has none: name"
-                " another one, or leave it out of --model.metrics"
-            )
+        check_classifies(self, self.extractor)
 
     def classes(self, images: Tensor) -> Tensor:
         """The class int64 [N] of each of the images [N, C, H, W] in [-1, 1]."""

@@ -28,10 +28,7 @@ class Pretrained(Extractor):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
+        self, input_size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
     ) -> None:
         super().__init__()
         self.input_size, self.mean, self.std = input_size, mean, std

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from src.engine.modes import evaluating
 from src.metrics.base import Score
 from src.metrics.statistics import GROUPS, Features
 
@@ -99,14 +100,9 @@ def shown(condition: dict[str, Tensor], names: tuple[str, ...], subset: list[str
 @torch.no_grad()
 def code(model: Any, generator: Any, condition: dict[str, Tensor], names: list[str]) -> np.ndarray:
     """Codes [N, code_dim] with the named modalities present."""
-    condition = shown(condition, generator.names, names)
-    training = generator.training
-    generator.eval()
-    try:
-        with torch.autocast(model.device.type, enabled=False):
-            return generator.encode({k: v.to(model.device) for k, v in condition.items()}).float().cpu().numpy()
-    finally:
-        generator.train(training)
+    condition = {k: v.to(model.device) for k, v in shown(condition, generator.names, names).items()}
+    with evaluating(generator), torch.autocast(model.device.type, enabled=False):
+        return generator.encode(condition).float().cpu().numpy()
 
 
 def raw(condition: dict[str, Tensor]) -> dict[str, np.ndarray]:

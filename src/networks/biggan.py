@@ -229,11 +229,6 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         if spectral_norm:
             layers.add_spectral_norm(self)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
-        self.check_condition(condition)
-        return self.head(self.pooled(x), condition)
-
     def pooled(self, x: Tensor) -> Tensor:
         """Images [B, channels, H, W] -> features [B, widths of the last block]."""
         return F.relu(self.blocks(x)).sum(dim=(2, 3))

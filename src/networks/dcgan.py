@@ -185,11 +185,6 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
         if spectral_norm:
             layers.add_spectral_norm(self)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
-        self.check_condition(condition)
-        return self.head(self.pooled(x), condition)
-
     def pooled(self, x: Tensor) -> Tensor:
         """Images [B, channels, H, W] -> features [B, widths of the last layer]."""
         return self.hidden(self.features(x).flatten(1))

@@ -1,11 +1,13 @@
 """Generative fusion of modalities: one encoder each, one code for any subset of them, one image of the code."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from src.engine.modes import evaluating
 from src.networks import base, dcgan, layers
 
 MODALITIES = ("image", "audio", "text")  # columns of `present` and `recorded`
@@ -157,12 +159,8 @@ class Generator(base.Generator):
         """
         if condition is not None and self.latest and self.latest[0] is condition:
             return self.latest[1]
-        before = self.training
-        self.train(before and training)
-        try:
+        with nullcontext() if training else evaluating(self):
             return self.encode(condition, batch_size)
-        finally:
-            self.train(before)
 
     def summaries(self, images: Tensor, condition: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """What a code can be asked to tell of each modality, and for which examples the data hold it.

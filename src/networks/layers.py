@@ -179,9 +179,14 @@ class ClassHead(nn.Module):
 
 
 class SecondOutput:
-    """The classes that a discriminator finds, beside its logits: of one with `pooled(x) -> h` and a `head`."""
+    """The logits of a discriminator with `pooled(x) -> h` and a `head`, and the classes that it finds beside them."""
 
     head: nn.Module
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images [B, channels, H, W] in [-1, 1], labels [B] -> logits [B]."""
+        self.check_condition(condition)
+        return self.head(self.pooled(x), condition)
 
     @property
     def classifies(self) -> bool:

@@ -111,15 +111,26 @@ class GeneratorClassification(GeneratorRegularizer):
         return cross_entropy(logits, labels_of(condition))
 
 
-def check_contrast(part: Any, temperature: float, positive_margin: float) -> None:
-    if temperature <= 0 or not 0 <= positive_margin <= 1:
-        raise ValueError(
-            f"{type(part).__name__} needs a temperature above 0 and a positive_margin in [0, 1], got {temperature} and"
-            f" {positive_margin}"
-        )
+class Contrast:
+    """The options of D2D-CE; arguments as of `DataToDataCrossEntropy`."""
+
+    def __init__(
+        self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98
+    ):
+        super().__init__(weight, every)
+        if temperature <= 0 or not 0 <= positive_margin <= 1:
+            raise ValueError(
+                f"{type(self).__name__} needs a temperature above 0 and a positive_margin in [0, 1], got {temperature}"
+                f" and {positive_margin}"
+            )
+        self.temperature, self.positive_margin = temperature, positive_margin
+
+    def value(self, discriminator: nn.Module, images: Tensor, condition: Any) -> Tensor:
+        found = discriminator.class_embeddings(images, condition)
+        return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
 
 
-class DataToDataCrossEntropy(Regularizer):
+class DataToDataCrossEntropy(Contrast, Regularizer):
     """Real images near the proxy of their class, and far from those of other classes: D2D-CE of ReACGAN.
 
     arXiv:2111.01118; see `data_to_data`. Others are those of the same process and, with `model.accumulate`, of
@@ -137,22 +148,14 @@ class DataToDataCrossEntropy(Regularizer):
 
     second_output = True
 
-    def __init__(
-        self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98
-    ):
-        super().__init__(weight, every)
-        check_contrast(self, temperature, positive_margin)
-        self.temperature, self.positive_margin = temperature, positive_margin
-
     def check(self, discriminator: nn.Module) -> None:
         check_proxies(self, discriminator)
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Any) -> Tensor:
-        found = discriminator.class_embeddings(real, condition)
-        return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
+        return self.value(discriminator, real, condition)
 
 
-class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
+class GeneratorDataToDataCrossEntropy(Contrast, GeneratorRegularizer):
     """D2D-CE of the generated images, which G minimizes too; ReACGAN, arXiv:2111.01118.
 
     Args:
@@ -165,19 +168,11 @@ class GeneratorDataToDataCrossEntropy(GeneratorRegularizer):
         ValueError: as `DataToDataCrossEntropy`.
     """
 
-    def __init__(
-        self, weight: float | Schedule = 0.5, every: int = 1, temperature: float = 0.5, positive_margin: float = 0.98
-    ):
-        super().__init__(weight, every)
-        check_contrast(self, temperature, positive_margin)
-        self.temperature, self.positive_margin = temperature, positive_margin
-
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
         check_proxies(self, discriminator)
 
     def penalty(self, model: Any, z: Tensor, fake: Tensor, real: Tensor, condition: Any) -> Tensor:
-        found = model.discriminator.class_embeddings(model.seen(fake, real), condition)
-        return data_to_data(*found, labels_of(condition), self.temperature, self.positive_margin)
+        return self.value(model.discriminator, model.seen(fake, real), condition)
 
 
 class Information(GeneratorRegularizer):

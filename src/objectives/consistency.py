@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from src.engine.schedules import Schedule
+from src.images.augment import shifted
 from src.objectives.regularizers import Regularizer
 
 
@@ -34,19 +35,11 @@ class Consistency(Regularizer):
         self.ratio, self.flip = ratio, flip
 
     def transformed(self, images: Tensor) -> Tensor:
-        down, right = (int(length * self.ratio + 0.5) for length in images.shape[2:])
-        padded = F.pad(images, (right, right, down, down), mode="reflect").movedim(1, 3)
-        here = torch.arange(len(images), device=images.device)[:, None, None]
-        rows, columns = (
-            torch.randint(2 * room + 1, (len(images), 1), device=images.device)
-            + torch.arange(length, device=images.device)
-            for length, room in zip(images.shape[2:], (down, right), strict=True)
-        )
-        shifted = padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+        moved = shifted(images, self.ratio, beyond="reflect")
         if not self.flip:
-            return shifted
+            return moved
         hit = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-        return torch.where(hit, shifted.flip(3), shifted)
+        return torch.where(hit, moved.flip(3), moved)
 
     def difference(self, discriminator: nn.Module, images: Tensor, condition: Any) -> Tensor:
         before, after = (discriminator(x, condition).float() for x in (images, self.transformed(images)))

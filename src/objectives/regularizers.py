@@ -124,7 +124,7 @@ class R1(Regularizer):
         return input_gradient(discriminator, real, condition).square().sum(1).mean() / 2
 
 
-class R2(Regularizer):
+class R2(R1):
     """1/2 E ||grad_x D(x)||^2 over fake x; Mescheder et al., arXiv:1801.04406, Eq. 10, where `weight` is gamma.
 
     With augmentation as `R1` is.
@@ -137,11 +137,8 @@ class R2(Regularizer):
         ValueError: for a negative weight, or `every` below 1.
     """
 
-    gradient_penalty = True
-    before_augmentation = True
-
     def penalty(self, discriminator: Any, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
-        return input_gradient(discriminator, fake, condition).square().sum(1).mean() / 2
+        return super().penalty(discriminator, fake, real, condition)
 
 
 class GradientPenalty(Regularizer):
@@ -165,9 +162,7 @@ class GradientPenalty(Regularizer):
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, condition: Tensor | None) -> Tensor:
         real, fake = real.detach().float(), fake.detach().float()
-        alpha = torch.rand(
-            len(real), *[1] * (real.dim() - 1), device=real.device
-        )  # one per image, arXiv:1704.00028, Algorithm 1
+        alpha = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)  # one per image: Algorithm 1
         between = alpha * real + (1 - alpha) * fake
         # vector_norm has the gradient 0 at 0, where sqrt(sum of squares) has NaN.
         norm = torch.linalg.vector_norm(input_gradient(discriminator, between, condition), dim=1)
