@@ -421,6 +421,14 @@ def test_the_line_says_why_there_are_no_classes(tmp_path):
     assert r"(x\ny: 1, z: 1)" in found(tmp_path / "b")
 
 
+def test_a_folder_without_images_says_what_there_is_instead(tmp_path):
+    for name in ("1.svg", "x/2.svg", "3.pdf", "readme.txt"):
+        write(tmp_path / "a" / name, "")
+    assert f"no image in {tmp_path / 'a'}, but 2 .svg, 1 .pdf: expected files" in error_of(
+        lambda: folder(tmp_path / "a")
+    )
+
+
 def test_the_line_counts_what_the_options_leave(tmp_path):
     tree(tmp_path / "a", [f"{label}/{i}.png" for label in "xy" for i in range(5)])
     assert found(tmp_path / "a", without=[0], subset=3).startswith(

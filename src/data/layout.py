@@ -48,7 +48,9 @@ class Listing:
         images = [(path, name) for path, name in shown if path.lower().endswith(SUFFIXES)]
         self.others = {path: name for path, name in shown if not path.lower().endswith(SUFFIXES)}
         if not images:
-            raise ValueError(f"no image in {root}: expected files that end in {' '.join(SUFFIXES)}")
+            others = ", ".join(f"{number:,} {kind}" for kind, number in self.left_out().most_common(3))
+            there = f", but {others}" if others else ""
+            raise ValueError(f"no image in {root}{there}: expected files that end in {' '.join(SUFFIXES)}")
         self.paths, self.names = ([*column] for column in zip(*images, strict=True))
         self.parts, self.folders, self.level = {"train": np.arange(len(images))}, {}, None
         if splits:
