@@ -94,6 +94,8 @@ def test_latents_of_a_file_are_the_samples_of_a_walk(styled, brief, tmp_path, ca
     z, labels = trained.gan.latents_of(torch.tensor([4, 5])), torch.tensor([4, 5])
     styles = trained.w_of(z, labels) + 0.1 * torch.randn(2, trained.num_styles, 6)
     save_latents(tmp_path / "z.safetensors", z, labels, styles)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "z.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
     sheet = interpolate(styled, tmp_path / "a.png", "--latents", str(tmp_path / "z.safetensors"), "--frames", "4")
     assert np.array_equal(tiles(sheet, 4, 2)[2], trained.images(z, styles=styles)[1, 0])
     assert all(map(torch.equal, read_latents(str(tmp_path / "z.safetensors"), trained), (z, labels, styles)))

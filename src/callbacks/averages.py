@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.engine.ema import LENGTHS, PowerEMA, average_file
@@ -53,7 +53,7 @@ class KeptAverages(Callback):
             if step % self.every_n_steps == 0 and trainer.is_global_zero:
                 path = average_file(Path(trainer.default_root_dir), step, length)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_file({name: w.cpu().contiguous() for name, w in average.items()}, path)
+                path.write_bytes(save({name: w.cpu().contiguous() for name, w in average.items()}))
 
     def state_dict(self) -> dict[str, Any]:
         return {"averages": self.averages}

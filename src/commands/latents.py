@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from src.commands.truncation import Truncated, say_truncation
@@ -97,8 +97,9 @@ def save_latents(path: str | Path, z: Tensor, labels: Tensor | None, styles: Ten
         styles: [B, num_styles, D], where there are styles.
     """
     parts = {"z": z, "labels": labels, "styles": styles}
+    held = {name: part.detach().cpu().contiguous() for name, part in parts.items() if part is not None}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: part.detach().cpu().contiguous() for name, part in parts.items() if part is not None}, path)
+    Path(path).write_bytes(save(held))  # `save_file` would hide it from other users
 
 
 def read_latents(path: str, trained: Trained) -> tuple[Tensor, Tensor | None, Tensor | None]:

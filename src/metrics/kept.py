@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -83,7 +83,7 @@ def write(path: Path, key: str, features: Features) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: part.contiguous() for name, part in parts.items() if part is not None}
         facts = json.dumps({"key": key, "digest": digest(kept)})  # one entry: safetensors orders several at random
-        save_file(kept, temporary, metadata={"facts": facts})
+        temporary.write_bytes(save(kept, {"facts": facts}))  # `save_file` would hide it from other users
         os.replace(temporary, path)
     except OSError as error:  # a full disk costs the next run some time, and this one nothing
         rank_zero_warn(f"features of the real images are not kept: {path} could not be written ({error.strerror})")
