@@ -145,12 +145,7 @@ def test_what_is_in_use_is_not_recommended(ailment):
     equipped = make_gan(**used)
     before, after = (" ".join(remedies(ailment, gan, False)) for gan in (bare, equipped))
     assert after
-    for word in (
-        "add R1",
-        "add Translation",
-        "add InstanceNoise",
-        "NonSaturating",
-    ):
+    for word in ("add R1", "add Translation", "add InstanceNoise", "NonSaturating"):
         assert word not in after
     assert "raise the weight of the penalty" not in before and "best.ckpt" not in before + after
     assert ("best.ckpt" in " ".join(remedies(ailment, bare, True))) == (ailment == "collapse")
@@ -160,6 +155,8 @@ def test_the_advice_is_one_that_can_be_followed():
     """R1 is refused beside batch norm in D; transposed convolutions are not in every generator."""
     normalized = make_gan(discriminator=dcgan.Discriminator((8, 8), 1, num_blocks=2, width=4))
     assert any("with batch_norm false in D" in remedy for remedy in remedies("collapse", normalized, False))
+    inside = make_gan(loss=Weighted(Weighted(Minimax())))
+    assert "take model.loss NonSaturating" in remedies("vanishing", inside, False)
     for generator, advice in (
         (dcgan.Generator((4, 4), 1, width=4), "set model.generator.upsampling to nearest"),
         (dcgan.Generator((4, 4), 1, width=4, upsampling="nearest"), "lower model.g_optimizer.lr"),

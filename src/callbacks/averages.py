@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.engine.batch_norm import has_batch_norm
 from src.engine.ema import LENGTHS, PowerEMA, average_file
 
 
@@ -32,7 +32,7 @@ class KeptAverages(Callback):
         self.averages: list[dict[str, torch.Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and any(isinstance(module, _BatchNorm) for module in pl_module.generator.modules()):
+        if stage == "fit" and has_batch_norm(pl_module.generator):
             raise ValueError(
                 "KeptAverages needs a generator without batch normalization (r3gan, stylegan2): leave it out"
             )

@@ -4,7 +4,8 @@ import inspect
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from src.engine.batch_norm import has_batch_norm
 
 EARLIEST = 50_000  # images seen by D: until then a healthy run, too, shows samples of one kind, hue or pattern
 
@@ -51,9 +52,8 @@ def remedies(ailment: str, gan: Any, has_best: bool) -> list[str]:
         gan: the `GAN`, with its parts.
         has_best: whether there is a best.ckpt.
     """
-    used = {type(part).__name__ for part in (gan.loss, getattr(gan.loss, "loss", None), *gan.augment.modules())}
-    normalized = any(isinstance(module, _BatchNorm) for module in gan.discriminator.modules())
-    penalty = "add R1 to model.regularizers" + normalized * ", with batch_norm false in D"
+    used = {type(part).__name__ for part in gan.objectives}
+    penalty = "add R1 to model.regularizers" + ", with batch_norm false in D" * has_batch_norm(gan.discriminator)
     stronger = "raise the weight of the penalty in model.regularizers"
     noise = "add InstanceNoise to model.augment"
     transposed = any(isinstance(module, nn.ConvTranspose2d) for module in gan.generator.modules())

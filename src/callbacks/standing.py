@@ -6,9 +6,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from src.engine.batch_norm import measure_batch_norm_
+from src.engine.batch_norm import has_batch_norm, measure_batch_norm_
 
 
 class StandingStatistics(Callback):
@@ -38,7 +37,7 @@ class StandingStatistics(Callback):
         self.step = -1  # at which they were measured last
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not pl_module.ema or not any(isinstance(m, _BatchNorm) for m in pl_module.generator.modules()):
+        if not pl_module.ema or not has_batch_norm(pl_module.generator):
             raise ValueError(
                 "StandingStatistics needs batch normalization in the generator and model.ema, whose statistics it"
                 " replaces: set them, or leave it out"

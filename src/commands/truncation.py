@@ -8,10 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.engine import seeding
-from src.engine.batch_norm import measure_batch_norm_
+from src.engine.batch_norm import has_batch_norm, measure_batch_norm_
 from src.networks.base import Generator
 
 MEANS = 4096  # samples of which the mean w is taken
@@ -96,9 +95,8 @@ def say_truncation(generator: Generator, truncation: float) -> None:
     check_share(truncation)
     if truncation == 1 or rank_zero_only.rank:
         return
-    norms = any(isinstance(module, _BatchNorm) for module in generator.modules())
     told = f"z from a normal distribution cut at ±{bound_of(truncation):.2f}, which has that deviation"
-    told = f"there is no w, so {told}" + "; batch norm is measured anew" * norms
+    told = f"there is no w, so {told}" + "; batch norm is measured anew" * has_batch_norm(generator)
     if generator.num_styles:
         told = "w towards its mean" + ", class by class" * bool(generator.num_classes)
     print(f"truncation {truncation:g}: {told}", flush=True)

@@ -148,7 +148,8 @@ def decoded(
         ValueError: more than `max_bad` of the files, or all of them, are unreadable.
         OSError: the disk is too small.
     """
-    key = repr((CACHE_VERSION, files.fingerprint(), image_size, channels, resize, levels))
+    how = (image_size, channels, resize, levels)  # arguments of `decode`
+    key = repr((CACHE_VERSION, files.fingerprint(), *how))
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
     if not path.exists():
         try:
@@ -160,7 +161,7 @@ def decoded(
             ) from error
         with lock:  # two runs that start together build it once
             if not path.exists():
-                _build(path, files, image_size, channels, resize, max_bad, levels)
+                _build(path, files, how, max_bad)
     images = np.load(path, mmap_mode="r")
     with open(path, "rb") as file:
         file.seek(images.offset + images.nbytes)
@@ -170,15 +171,8 @@ def decoded(
     return images, readable
 
 
-def _build(
-    path: Path,
-    files: ImageFiles,
-    image_size: tuple[int, int],
-    channels: int,
-    resize: str,
-    max_bad: float,
-    levels: int | None,
-) -> None:
+def _build(path: Path, files: ImageFiles, how: tuple, max_bad: float) -> None:
+    image_size, channels, _, levels = how
     for leftover in path.parent.glob("*.part"):  # of a build that was killed: whoever builds holds the lock
         leftover.unlink()
     num_threads = os.cpu_count() or 1
@@ -198,7 +192,7 @@ def _build(
     def attempt(name: str) -> tuple[np.ndarray, Levels | None] | str:
         try:
             with files.open(name) as file:
-                return decode(file, image_size, channels, resize, levels)
+                return decode(file, *how)
         except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             return " ".join(f"{kind}{error}".split())

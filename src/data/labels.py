@@ -8,7 +8,7 @@ from typing import NamedTuple
 from src.data.files import ImageFiles
 from src.data.headers import read_headers
 from src.data.layout import Listing, classes_of
-from src.data.tables import read_stylegan, read_table
+from src.data.tables import LabelFile, read_stylegan, read_table
 
 TABLE, STYLEGAN = "labels.csv", "dataset.json"
 SIZE = re.compile(r"(\d+)(?:x(\d+))?(?:px)?(?:@(\d)x?)?")  # a folder of icons: 48x48, 32@2x
@@ -54,16 +54,7 @@ def labels_of(listing: Listing, part: str, column: str | None = None, known: Col
     remarks = []
     for number, path in enumerate(found):
         folder = path[: path.rfind("/") + 1]
-        images, training = (
-            [path.removeprefix(folder) for path in group if path.startswith(folder)]
-            for group in (listing.paths, listing.of("train"))
-        )
-        with ImageFiles(listing.root, []).open(listing.others[path]) as file:
-            content = file.read()
-        if path.lower().endswith(TABLE):
-            read = read_table(content, f"{listing.root}/{path}", images, training, column)
-        else:
-            read = read_stylegan(content, f"{listing.root}/{path}", images, training)
+        read = read_labels(listing, path, folder, column)
         if read is None:
             remarks.append(f"{path} holds no `labels`")
             continue
@@ -71,13 +62,29 @@ def labels_of(listing: Listing, part: str, column: str | None = None, known: Col
         of = [read.of.get(path.removeprefix(folder), "") for path in paths]
         classes = {*of} - {""}
         if not known and len(classes) < 2:
-            return unlabelled(
-                listing, part, f"{path} has {'one alone, ' if classes else 'none'}{''.join(classes)}", remarks
-            )
+            why = f"{path} has {'one alone, ' if classes else 'none'}{''.join(classes)}"
+            return unlabelled(listing, part, why, remarks)
         return Labels(of, f"by {path}", remarks)
+    return labels_by_folder(listing, part, {*known}, remarks)
 
+
+def read_labels(listing: Listing, path: str, folder: str, column: str | None) -> LabelFile | None:
+    """What a file of labels says, by paths relative to its folder; None if it is about something else."""
+    images, training = (
+        [image.removeprefix(folder) for image in group if image.startswith(folder)]
+        for group in (listing.paths, listing.of("train"))
+    )
+    with ImageFiles(listing.root, []).open(listing.others[path]) as file:
+        content = file.read()
+    if path.lower().endswith(TABLE):
+        return read_table(content, f"{listing.root}/{path}", images, training, column)
+    return read_stylegan(content, f"{listing.root}/{path}", images, training)
+
+
+def labels_by_folder(listing: Listing, part: str, known: set[str], remarks: list[str]) -> Labels:
+    """Classes by sub-folders, unless these number the images, or say their sizes."""
     below = listing.below(part)
-    of = classes_of(below, {*known})
+    of = classes_of(below, known)
     if not of:
         depths = [path.count("/") for path in below]
         outside = depths.count(len(os.path.commonprefix([path.split("/")[:-1] for path in below])))

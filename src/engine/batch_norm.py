@@ -1,4 +1,4 @@
-"""Statistics of batch normalization, measured on batches that are given."""
+"""Batch normalization: where there is any, and its statistics, measured on batches that are given."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """Combinations of parts that are known not to train: refused, with the reason."""
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
+from src.engine.batch_norm import has_batch_norm
 from src.networks.layers import SecondOutput
 from src.objectives.consistency import SelfSupervision
 from src.objectives.losses import Loss, Wasserstein, wrapped
@@ -42,6 +42,5 @@ def check_combination(loss: Loss, discriminator: nn.Module, regularizers: list[R
 
 def is_bounded(discriminator: nn.Module) -> bool:
     """Whether weights are constrained, by spectral norm for instance; batch norm divides by what it finds."""
-    modules = list(discriminator.modules())
-    norms = any(isinstance(module, _BatchNorm) for module in modules)
-    return not norms and any(parametrize.is_parametrized(module) for module in modules)
+    constrained = any(parametrize.is_parametrized(module) for module in discriminator.modules())
+    return constrained and not has_batch_norm(discriminator)

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.engine.batch_norm import has_batch_norm
 from src.engine.descriptions import Part
 from src.engine.schedules import Schedule, extremes
 from src.objectives.piecewise import PiecewiseLinear
@@ -46,7 +46,7 @@ class Regularizer(Part, ABC):
                 that the gradient of the sum of the logits is no longer the gradient of each (arXiv:1704.00028,
                 Section 4).
         """
-        if self.gradient_penalty and any(isinstance(module, _BatchNorm) for module in discriminator.modules()):
+        if self.gradient_penalty and has_batch_norm(discriminator):
             raise ValueError(
                 f"{type(self).__name__} needs the gradient of each logit by its own image, and batch normalization in "
                 "the discriminator mixes them: set batch_norm to false, or remove the penalty"
