@@ -1,5 +1,7 @@
 """The size of a folder's images where none is said: what the files allow and the time suffices for."""
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 from conftest import write_images
@@ -81,9 +83,16 @@ def test_fit_measures_and_writes_the_size_down(of_a_folder, tmp_path, caplog, mo
 def test_without_minutes_the_machine_decides(of_a_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(size, "AT_MOST", {False: 32, True: 64})
     main([*of_a_folder, "--trainer.accelerator", "cpu"])
-    assert "data.image_size 32: with --minutes" in capsys.readouterr().out
+    assert "data.image_size 32 of up to 64x64: with --minutes" in capsys.readouterr().out
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["init_args"]["image_size"] == 32
+
+
+def test_a_size_that_is_all_there_is_asks_for_no_time(monkeypatch):
+    monkeypatch.setattr(size, "file_sizes", lambda *_: [(16, 16)])
+    run = Run()
+    run.trainer = SimpleNamespace(accelerator="cpu")
+    assert size.by_machine(run) == "data.image_size 16"
 
 
 def test_a_size_that_is_said_stays(of_a_folder, tmp_path, capsys):

@@ -108,7 +108,10 @@ def by_machine(run: Any) -> str:
     limit = AT_MOST[torch.cuda.is_available() and run.trainer.accelerator != "cpu"]
     sizes = candidates(run)
     set_size(run, max([size for size in sizes if min(size) <= limit] or sizes[:1]))
-    return f"data.image_size {run.data.init_args.image_size}: with --minutes it is the largest that there is time for"
+    said = f"data.image_size {run.data.init_args.image_size}"
+    if min(sizes[-1]) > limit:
+        said += f" of up to {spelled(sizes[-1])}: with --minutes it is the largest that there is time for"
+    return said
 
 
 def spelled(size: Size) -> str:

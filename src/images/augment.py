@@ -246,8 +246,8 @@ class Adaptive(Several):
         super().__init__(augmentations)
         if not -1 <= target <= 1 or images < 1 or not 0 <= limit <= 1:
             raise ValueError(
-                "Adaptive needs a target in [-1, 1], images >= 1 and a limit in [0, 1], "
-                f"got {target}, {images} and {limit}"
+                f"{type(self).__name__} needs a target in [-1, 1], images >= 1 and a limit in [0, 1], got {target},"
+                f" {images} and {limit}"
             )
         self.target, self.images, self.limit = target, images, limit
         for name in ("strength", "signs", "seen"):  # the latter two since the strength was last adjusted
@@ -256,7 +256,8 @@ class Adaptive(Several):
     def check(self, loss: Any) -> None:
         if not loss.calibrated:
             raise ValueError(
-                f"Adaptive goes by the signs of logits, which mean nothing to {type(loss).__name__}: leave it out"
+                f"{type(self).__name__} goes by the signs of logits, which mean nothing to {type(loss).__name__}:"
+                " leave it out"
             )
         super().check(loss)
 
