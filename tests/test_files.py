@@ -483,6 +483,11 @@ def test_images_that_come_out_almost_black_are_said(peak, fitting):
     assert not [*remarks([Levels(10, 4095)], 4095)]  # the user has said it
 
 
+def test_levels_for_images_of_8_bits_are_not_ignored_in_silence():
+    assert [*remarks([], 4095)] == ["--data.levels 4095 changes nothing: no image is deeper than 8 bits"]
+    assert not [*remarks([], None)]
+
+
 def test_levels_above_white_are_said():
     high = tiff(np.array([[[3 * 10**9], [0]]], np.uint32), "<", False, 1)  # beyond the integers of Pillow
     assert rgba_of(high)[0, :, 0].tolist() == [255, 0]

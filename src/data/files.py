@@ -243,12 +243,14 @@ def _build(path: Path, files: ImageFiles, how: tuple, max_bad: float) -> None:
 
 
 def remarks(depths: list[Levels], levels: int | None) -> Iterator[str]:
-    """What is said of images that are deeper than 8 bits and do not fit the value that is taken for white.
+    """What is said where images deeper than 8 bits do not fit the value that is taken for white, or there are none.
 
     Args:
         depths: of each such image.
         levels: the value that the user has named, or None.
     """
+    if levels and not depths:
+        yield f"--data.levels {levels} changes nothing: no image is deeper than 8 bits"
     total = f"of {len(depths):,} images deeper than 8 bits"
     dark = [used for used in depths if 0 < used.peak < used.white / 4]
     if 2 * len(dark) > len(depths) and not levels:

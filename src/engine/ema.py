@@ -19,7 +19,8 @@ class EMA(Part):
 
     Args:
         half_life: images after which a weight's share has halved, so that it does not depend on the batch size
-            (stylegan2-ada-pytorch counts so); a schedule may begin at 0, where the average is the current weights.
+            (stylegan2-ada-pytorch counts so); a batch a step, whatever `d_steps`. A schedule may begin at 0, where the
+            average is the current weights.
         decay: share of the old average kept at each step, in [0, 1), as most papers state it (0.999, 0.9999).
         warmup: the half-life is at most this share of the images seen so far, so that the average forgets the
             random start; 0.05 in stylegan2-ada-pytorch, `null` switches it off.
