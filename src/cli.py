@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 import src.data.digits
 import src.data.folder
@@ -93,7 +93,7 @@ class CLI(LightningCLI):
         settle_precision(self.run.trainer, says=self.subcommand == "fit")
         settle_threads(self.run.trainer)
         if self.subcommand == "fit" and size.undecided(self.run) and not self.run.minutes:
-            say("", size.by_machine(self.run))
+            rank_zero_info(size.by_machine(self.run))
         named = [str(path) for path in self.run.get("config") or [] if path is not None]
         if self.subcommand == "fit":
             self.run.run_dir = new_folder(self.run, named)

@@ -57,6 +57,7 @@ class GAN(Training):
             updates then have the same latents, and with a relativistic loss the same real images.
         accumulate: equal parts into which each batch is cut to save memory; the gradient is that of the whole batch,
             but for batch norm, which normalizes each part, and terms that are no means over images (`MarkovChain`).
+            Losses and logits among the curves are those of the last part.
         g_clip: largest norm of the generator's gradient; `null` leaves it as it is.
         d_clip: largest norm of the discriminator's gradient.
         cuda_graphs: record the updates of a step on a GPU, and launch them as a whole from then on: the same results,

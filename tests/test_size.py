@@ -80,10 +80,10 @@ def test_fit_measures_and_writes_the_size_down(of_a_folder, tmp_path, caplog, mo
     assert config["data"]["init_args"]["image_size"] == 32
 
 
-def test_without_minutes_the_machine_decides(of_a_folder, tmp_path, capsys, monkeypatch):
+def test_without_minutes_the_machine_decides_and_one_process_says_so(of_a_folder, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(size, "AT_MOST", {False: 32, True: 64})
     main([*of_a_folder, "--trainer.accelerator", "cpu"])
-    assert "data.image_size 32 of up to 64x64: with --minutes" in capsys.readouterr().out
+    assert "data.image_size 32 of up to 64x64: with --minutes" in caplog.text
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["init_args"]["image_size"] == 32
 
@@ -95,11 +95,11 @@ def test_a_size_that_is_all_there_is_asks_for_no_time(monkeypatch):
     assert size.by_machine(run) == "data.image_size 16"
 
 
-def test_a_size_that_is_said_stays(of_a_folder, tmp_path, capsys):
+def test_a_size_that_is_said_stays(of_a_folder, tmp_path, caplog):
     main([*of_a_folder, "--data.image_size", "[16,8]"])
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["init_args"]["image_size"] == [16, 8]
-    assert "data.image_size" not in capsys.readouterr().out
+    assert "data.image_size" not in caplog.text
 
 
 def test_only_training_images_are_looked_at(tmp_path):
