@@ -10,7 +10,7 @@ from conftest import Squares, make_gan
 
 from src.callbacks.doctor import CAUSES, EARLIEST, diagnose, remedies
 from src.callbacks.players import PlayerBalance, color_spread, finest_power, spacing
-from src.images.augment import InstanceNoise, Translation
+from src.images.augment import InstanceNoise, Premultiply, Translation
 from src.networks import dcgan, fully_convolutional, resnet
 from src.objectives.losses import Minimax, NonSaturating, Wasserstein, Weighted
 from src.objectives.regularizers import R1
@@ -176,8 +176,8 @@ def photos(size=(32, 31), number=200, channels=3):
     return (0.3 * images / images.std() + 0.4 * torch.randn(number, channels, 1, 1)).clamp(-1, 1)
 
 
-def figures(real, samples):
-    data, gan = Squares(), make_gan(val_images=len(samples))
+def figures(real, samples, **options):
+    data, gan = Squares(), make_gan(val_images=len(samples), **options)
     data.examples = lambda split, number: (real, None)
     gan.sample = lambda numbers, condition: samples
     gan.judge = lambda x, condition: x[:, 0, 0, 0]
@@ -200,6 +200,15 @@ def test_a_checkerboard_and_a_single_hue_are_told_from_photos(channels):
     values = figures(real, one_hue)
     assert values["color_diversity"] < 0.1 and values["diversity"] > 0.3 and abs(values["checkerboard"]) < 0.8
     assert diagnose(HEALTHY | {"color_diversity": values["color_diversity"]}) == ["one_hue"]
+
+
+def test_colours_of_what_is_transparent_tell_nothing():
+    colors, opaque = photos(number=100), torch.rand(100, 1, 32, 31) < 0.2
+    black, noise = -torch.ones_like(colors), torch.randn_like(colors)
+    real, samples = (torch.cat([colors.where(opaque, other), 2.0 * opaque - 1], 1) for other in (black, noise))
+    values = figures(real, samples, augment=[Premultiply()])
+    assert values["color_diversity"] == values["diversity"] == 1 and values["checkerboard"] == 0
+    assert values["logits/generated"] == values["logits/train"]
 
 
 def test_the_figures_of_images_are_their_formulas():

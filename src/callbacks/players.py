@@ -8,11 +8,12 @@ import torch
 from lightning.fabric.utilities import move_data_to_device as move_to
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from src.callbacks.doctor import CAUSES, EARLIEST, diagnose, remedies
 from src.engine.modes import evaluating
+from src.images.augment import Premultiply
 
 NUM_IMAGES = 1000  # of each kind
 NUM_VALUES = 2**24  # fewer large images: 1,000 of 64x64 in colour, 100 of 256x256
@@ -112,8 +113,11 @@ class PlayerBalance(Callback):
 
 
 def look(x: Tensor) -> tuple[float, float, float]:
-    """What samples [n, ...] and real examples are compared by; the last two of images alone."""
-    return spacing(x), *((color_spread(x), finest_power(x)) if are_images(x) else (0.0, 1.0))
+    """What samples [n, ...] and real examples are compared by; the last two of images alone, as they are seen."""
+    if not are_images(x):
+        return spacing(x), 0.0, 1.0
+    x = Premultiply()(x)
+    return spacing(x), color_spread(x), finest_power(x)
 
 
 def are_images(x: Tensor) -> bool:
@@ -151,5 +155,7 @@ def spacing(x: Tensor) -> float:
 def judged(gan: LightningModule, x: Tensor, condition: Any) -> Tensor:
     """Logits [N], on the CPU, of examples [N, ...], by the discriminator as it evaluates."""
     parts = [tree_map_only(Tensor, lambda t, i=i: t[i : i + 100], (x, condition)) for i in range(0, len(x), 100)]
+    fixed = nn.Sequential(*(part for part in gan.augment if part.fixed))
     with evaluating(gan.discriminator):
-        return torch.cat([gan.judge(*move_to(part, gan.device)).cpu() for part in parts])
+        moved = (move_to(part, gan.device) for part in parts)
+        return torch.cat([gan.judge(fixed(images), condition).cpu() for images, condition in moved])

@@ -17,7 +17,12 @@ class Augmentation(Part, nn.Module, ABC):
 
     Random numbers come from PyTorch's streams, which the training step
     starts anew at every step; a state that changes with training is a buffer, so that it lies in the checkpoint.
+
+    Attributes:
+        fixed: whether it draws nothing, so that the discriminator is shown images so at any time.
     """
+
+    fixed = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -88,6 +93,8 @@ class Premultiply(Augmentation):
     The discriminator then sees as much of a colour as people do. Files hold any colour where they are transparent,
     black for the most part, beside which the colours of small shapes are hardly noticed.
     """
+
+    fixed = True
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1] != 4:
