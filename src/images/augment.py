@@ -262,10 +262,8 @@ class Adaptive(Several):
 
     def check(self, loss: Any) -> None:
         if not loss.calibrated:
-            raise ValueError(
-                f"{type(self).__name__} goes by the signs of logits, which mean nothing to {type(loss).__name__}:"
-                " leave it out"
-            )
+            why = f"goes by the signs of logits, which mean nothing to {type(loss).__name__}: leave it out"
+            raise ValueError(f"{type(self).__name__} {why}")
         super().check(loss)
 
     def advance(self, step: int) -> None:
