@@ -223,6 +223,15 @@ def test_tables_that_do_not_say_which_class_are_refused(tmp_path, message):
     assert folder(tmp_path / "a", labels=False).num_classes == 0
 
 
+def test_folders_of_one_image_each_are_no_classes(tmp_path):
+    tree(tmp_path / "a", [f"{i}/icon.png" for i in range(12)])
+    assert "no classes (12 folders of 12 images)" in found(tmp_path / "a")
+    tree(tmp_path / "a", [f"{i}/icon_2.png" for i in range(12)])
+    assert folder(tmp_path / "a").num_classes == 12
+    tree(tmp_path / "test", [f"{i}/icon.png" for i in range(12)])
+    assert "12 images held out" in found(tmp_path / "a", test_root=str(tmp_path / "test"))
+
+
 def test_captions_are_no_labels_unless_the_user_says_so(tmp_path):
     root, names = tmp_path / "a", [f"{i}.png" for i in range(12)]
     tree(root, names)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from src.data.files import ImageFiles
 from src.data.headers import read_headers
 from src.data.layout import Listing, classes_of
-from src.data.tables import LabelFile, read_stylegan, read_table
+from src.data.tables import FEW, LabelFile, read_stylegan, read_table
 
 TABLE, STYLEGAN = "labels.csv", "dataset.json"
 SIZE = re.compile(r"(\d+)(?:x(\d+))?(?:px)?(?:@(\d)x?)?")  # a folder of icons: 48x48, 32@2x
@@ -82,7 +82,7 @@ def read_labels(listing: Listing, path: str, folder: str, column: str | None) ->
 
 
 def labels_by_folder(listing: Listing, part: str, known: set[str], remarks: list[str]) -> Labels:
-    """Classes by sub-folders, unless these number the images, or say their sizes."""
+    """Classes by sub-folders, unless these number the images, say their sizes, or hold hardly more than one each."""
     below = listing.below(part)
     of = classes_of(below, known)
     if not of:
@@ -91,6 +91,8 @@ def labels_by_folder(listing: Listing, part: str, known: set[str], remarks: list
         return unlabelled(listing, part, f"{outside:,} in no sub-folder" if outside < len(below) else "", remarks)
     if numbered(below, of):
         return unlabelled(listing, part, f"folders {min(of)} to {max(of)} number the images", remarks)
+    if (number := len({*of})) > max(FEW, len(of) / 2) and not known:
+        return unlabelled(listing, part, f"{number:,} folders of {len(of):,} images", remarks)
     if sized(listing, part, of):
         return unlabelled(listing, part, f"folders {min(of)}, {max(of)} say the sizes of the images", remarks)
     return Labels(of, "by folder", remarks)

@@ -13,7 +13,7 @@ from src.data.layout import slashed
 
 NO_IMAGE = "names none of the images: give paths relative to it, or add --data.labels false"
 LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "y")  # names of a column
-FEW = 10  # labels that may all be different
+FEW = 10  # classes that may have one image each
 
 
 def rows_of(path: str | Path) -> list[dict[str, str | None]]:
