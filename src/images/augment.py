@@ -17,12 +17,9 @@ class Augmentation(Part, nn.Module, ABC):
 
     Random numbers come from PyTorch's streams, which the training step
     starts anew at every step; a state that changes with training is a buffer, so that it lies in the checkpoint.
-
-    Attributes:
-        fixed: whether it draws nothing, so that the discriminator is shown images so at any time.
     """
 
-    fixed = False
+    fixed = False  # whether it draws nothing: the discriminator is shown images so at any time
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -76,15 +73,11 @@ class Color(Augmentation):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 4:
-            return torch.cat([self.recolored(images[:, :3]), images[:, 3:]], 1)
-        return self.recolored(images)
-
-    def recolored(self, images: Tensor) -> Tensor:
         brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
-        images = images + brightness - 0.5
-        images = images.mean(1, keepdim=True).lerp(images, 2 * saturation)
-        return images.mean((1, 2, 3), keepdim=True).lerp(images, 0.5 + contrast)
+        colors, alpha = images[:, :3], images[:, 3:]
+        colors = colors + brightness - 0.5
+        colors = colors.mean(1, keepdim=True).lerp(colors, 2 * saturation)
+        return torch.cat([colors.mean((1, 2, 3), keepdim=True).lerp(colors, 0.5 + contrast), alpha], 1)
 
 
 class Premultiply(Augmentation):
