@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fuzz import image_case
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from src.data import files as files_module
@@ -468,7 +469,7 @@ def packed(tmp_path):
     return pack
 
 
-def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed):
+def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed, monkeypatch):
     before = {path.name for path in tmp_path.parent.iterdir()}
     with pytest.warns(UserWarning, match="left out 1 files of .*a.zip whose names lead out of it .../../up.png"):
         data = folder(packed("../../up.png", "/abs/1.png", "/other/2.png", "C:\\x\\3.png", "in/4.png"))
@@ -476,6 +477,10 @@ def test_paths_in_a_zip_lead_nowhere_else(tmp_path, packed):
     assert data.num_images("train") == 4 and "../../up.png" not in data.files["train"].names
     assert {path.name for path in tmp_path.parent.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "cache"}
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # the other processes do not say it again
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder(packed("../../up.png", "in/4.png"))
 
 
 def test_names_twice_in_a_zip_are_refused(packed):

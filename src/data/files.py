@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from tqdm import tqdm
 
@@ -52,10 +53,9 @@ def zip_names(root: Path) -> list[str]:
         )
     outside = {name for name in counts if ".." in name.replace("\\", "/").split("/")}
     if outside:
-        warnings.warn(
+        rank_zero_warn(  # every process lists the files
             f"left out {len(outside):,} files of {root} whose names lead out of it ({printable(min(outside))}): "
-            "pack it again to have them read",
-            stacklevel=2,
+            "pack it again to have them read"
         )
     return [name for name in counts if name not in outside]
 
