@@ -15,6 +15,7 @@ from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from src.callbacks.curves import read
@@ -86,6 +87,14 @@ def test_a_warning_is_one_line_without_its_code(monkeypatch):
     with warnings.catch_warnings():
         quieten()
     assert warnings.formatwarning("no gradient", UserWarning, "doctor.py", 3, "warn()") == "warning: no gradient\n"
+
+
+def test_nobody_is_told_of_a_tpu_that_is_not_there(caplog):
+    with warnings.catch_warnings(), caplog.at_level("INFO"):
+        quieten()
+        for said in ("TPU available: False, using: 0 TPU cores", "TPU available: True, using: 8 TPU cores"):
+            rank_zero_info(said)
+    assert [record.getMessage()[:19] for record in caplog.records] == ["TPU available: True"]
 
 
 def test_each_callback_of_lightning_is_decided():

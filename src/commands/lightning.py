@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +116,8 @@ def told(error: Exception) -> str:
 def quieten() -> None:
     """Drops what Lightning says to everybody and that does not hold here; a warning is one line, without its code."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    said = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    said.addFilter(lambda record: not re.search("litlogger|TPU available: False", record.getMessage()))
     for message in (
         "does not have many workers", "in eval mode", "callbacks used to create the checkpoint", "is not resumable",
         "Checkpoint directory", "sync_dist=True", "pre-optimization",
