@@ -94,6 +94,20 @@ def test_images_are_measured(shards, tmp_path):
     fit(tmp_path, make_gan(num_classes=3), data, max_steps=1)
 
 
+def test_a_shard_that_another_process_fetches_is_waited_for(monkeypatch):
+    monkeypatch.setattr(streaming, "PATIENCE", 0.1)
+    answers = iter([FileNotFoundError, FileNotFoundError, None])
+
+    def read():
+        if answer := next(answers, FileNotFoundError):
+            raise answer
+        return "image"
+
+    assert streaming.patiently(read) == "image"
+    with pytest.raises(FileNotFoundError):
+        streaming.patiently(read)
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_images_labels_and_what_stays_on_the_disk(shards, tmp_path, remote):
     data = Streaming(f"local:{shards}" if remote else str(shards), mixed=1, cache_dir=str(tmp_path / "cache"))

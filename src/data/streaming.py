@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from src.data.images import ImageDataModule
 from src.data.order import StepSampler
 from src.engine import seeding
 
+PATIENCE = 30.0  # seconds after which a shard counts as missing
 WRITE = "write them as src/data/README.md shows"
 
 
@@ -114,7 +117,7 @@ class Shards:
                 raise ImportError("--data Streaming needs litdata (.venv/bin/pip install litdata)") from error
             try:
                 dataset = StreamingDataset(self.url, cache_dir=self.cache_dir, batch_decode=0)
-                dataset[0]  # opens it
+                patiently(lambda: dataset[0])  # opens it
             except (ValueError, FileNotFoundError, RuntimeError) as error:
                 raise ValueError(f"there are no shards of litdata in {self.url}: {WRITE} ({error})") from error
             self._opened = os.getpid(), dataset
@@ -145,10 +148,7 @@ class Shards:
         return image
 
     def item(self, row: int) -> Any:
-        try:
-            return self.dataset[row]
-        except FileNotFoundError:  # another process has just removed the shard: it is fetched again
-            return self.dataset[row]
+        return patiently(lambda: self.dataset[row])
 
     def forget(self, rows: np.ndarray) -> None:
         """Removes shards that were fetched, but for those used last; never those of a folder of the user."""
@@ -179,6 +179,16 @@ class Shards:
                 np.save(file, np.array(labels, np.int64))
             os.replace(temporary, path)
         return np.load(path)
+
+
+def patiently(read: Callable[[], Any]) -> Any:
+    """What is read of a shard. Another process may be fetching it, or have just removed it: it is asked for again."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with suppress(FileNotFoundError):
+            return read()
+        time.sleep(0.01)
+    return read()
 
 
 class ShardSampler(StepSampler):
