@@ -143,7 +143,7 @@ class CLI(LightningCLI):
                 raise ValueError(f"{path} holds weights alone: `fit` goes on from a .ckpt")
             checkpoint = self.check_images()
             old = yaml.safe_load(renewed(checkpoint["config"]))
-            self.trainer.callbacks.insert(0, GoingOn(self.model, checkpoint, old, config))
+            self.trainer.callbacks.insert(0, GoingOn(self.model, checkpoint, old, config, inside))
             if inside:  # the run as a whole began where it began
                 config |= {"ckpt_path": old["ckpt_path"], "init_from": old.get("init_from")}
         begin(self.model, self.run, old if path else None)

@@ -387,10 +387,13 @@ def test_the_best_checkpoint_stays_the_best_in_a_run_that_moved(tiny_config, tmp
     distances = iter([2.0, 1.0, 1.5, 9.0])
     monkeypatch.setattr("src.metrics.base.NARROW", 0)  # no errors, whose distances are others
     monkeypatch.setattr("src.metrics.fid.FrechetDistance.values", lambda *_: [next(distances)])
-    fit = ["fit", "--config", str(tiny_config), "--resume", "--run_dir"]
-    main([*fit, str(tmp_path / "here")])
+    own = ["--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.monitor", "diversity"]
+    main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "here"), *own])
     (tmp_path / "here").rename(tmp_path / "there")
-    main([*fit, str(tmp_path / "there"), "--trainer.max_steps", "6"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The dirpath has changed")  # Lightning's own callback keeps its best, too
+        main(["fit", "--run_dir", str(tmp_path / "there"), "--resume", "--trainer.max_steps", "6"])
+    assert len([*(tmp_path / "there" / "checkpoints").glob("epoch=*.ckpt")]) == 1
     best = torch.load(tmp_path / "there" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == 4
     branch = ["fit", "--ckpt_path", str(tmp_path / "there" / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "8"]

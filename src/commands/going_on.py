@@ -1,6 +1,7 @@
 """A run that goes on with other options: what is honoured is said, what cannot be is refused."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -64,13 +65,17 @@ class GoingOn(Callback):
         checkpoint: to go on from.
         old: configuration that it was trained with.
         new: that of today.
+        inside: whether it goes on in its own folder, whatever that is called today.
 
     Raises:
         ValueError: the state of an optimizer does not fit the one of today.
     """
 
-    def __init__(self, model: LightningModule, checkpoint: dict[str, Any], old: dict[str, Any], new: dict[str, Any]):
+    def __init__(
+        self, model: LightningModule, checkpoint: dict[str, Any], old: dict[str, Any], new: dict[str, Any], inside: bool
+    ):
         self.changes = changes(old, new)
+        self.folders = (old["run_dir"], new["run_dir"]) if inside else None
         self.scheduled = [bool(old["model"].get(f"{player}_scheduler")) for player in PLAYERS]
         self.changed = []
         for number, (player, make) in enumerate(zip(PLAYERS, model.optimizer_callables, strict=True)):
@@ -90,6 +95,8 @@ class GoingOn(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if 0 <= trainer.max_steps <= checkpoint["global_step"]:
             rank_zero_info(f"all {trainer.max_steps} steps are done: a larger --trainer.max_steps goes on")
+        if self.folders:  # Lightning's ModelCheckpoint forgets its best in a folder of another name
+            checkpoint["callbacks"] = moved(checkpoint["callbacks"], *self.folders)
         optimizers, schedulers = pl_module.configure_optimizers()
         saved = iter(checkpoint["lr_schedulers"])
         saved = [next(saved) if scheduled else None for scheduled in self.scheduled]
@@ -114,6 +121,14 @@ class GoingOn(Callback):
             after = ": honoured; from here on the run is not bit by bit the one that it was"
             after = "" if all(map(is_exact, self.changes)) else after
             rank_zero_info(f"going on from step {trainer.global_step} with {listed(self.changes)}{after}")
+
+
+def moved(state: Any, old: str, new: str) -> Any:
+    """The state of callbacks with the paths in a folder that is called otherwise now."""
+    if isinstance(state, dict):
+        return {moved(key, old, new): moved(value, old, new) for key, value in state.items()}
+    inside = isinstance(state, str) and Path(state).is_relative_to(old)
+    return str(Path(new, Path(state).relative_to(old))) if inside else state
 
 
 def listed(changes: dict[str, tuple[Any, Any]]) -> str:
