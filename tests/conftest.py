@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few units: a second thread only waits for the first
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -136,9 +137,8 @@ def fit(folder: Path, gan: GAN | None = None, data: ImageDataModule | None = Non
     return gan
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path) -> Path:
-    """An experiment of a second: dense networks on the digits."""
+def write_tiny(folder: Path) -> Path:
+    """The file of an experiment of a second: dense networks on the digits."""
     experiment = {
         "trainer": {"max_steps": 4, "val_check_interval": 2, "logger": False, "log_every_n_steps": 1},
         "model": {
@@ -156,17 +156,31 @@ def tiny_config(tmp_path: Path) -> Path:
         },
         "data": {"class_path": "src.data.digits.Digits", "init_args": {"batch_size": 8}},
     }
-    path = tmp_path / "tiny.yaml"
+    path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(experiment))
     return path
 
 
 @pytest.fixture
-def run(tiny_config: Path, tmp_path: Path) -> Path:
-    """The folder of a finished run of `tiny_config`."""
-    folder = tmp_path / "run"
-    main(["fit", "--config", str(tiny_config), "--run_dir", str(folder)])
+def tiny_config(tmp_path: Path) -> Path:
+    """An experiment of a second."""
+    return write_tiny(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `run`, and beside it a copy that no test touches."""
+    folder = tmp_path_factory.mktemp("finished")
+    main(["fit", "--config", str(write_tiny(folder)), "--run_dir", str(folder / "run")])
+    shutil.copytree(folder / "run", folder / "kept")
     return folder
+
+
+@pytest.fixture
+def run(finished: Path) -> Path:
+    """The folder of a finished run of `tiny_config`, trained once and restored for each test."""
+    shutil.rmtree(finished / "run", ignore_errors=True)
+    return Path(shutil.copytree(finished / "kept", finished / "run"))
 
 
 def trained_briefly(folder: Path, *options: str, steps: int = 2) -> str:
