@@ -20,7 +20,7 @@ from wandb.sdk.lib.service.service_connection import ServiceConnection
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, KeepConfig, LastCheckpoint, newest_whole
 from src.callbacks.loggers import CSV, WandB, obstacle
-from src.callbacks.pictures import SampleGrid, class_titles, grid, to_image
+from src.callbacks.pictures import NearestImages, SampleGrid, class_titles, grid, to_image
 from src.callbacks.progress import StepBar
 from src.cli import main
 from src.data.requests import Requests
@@ -448,3 +448,11 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     half.write_bytes(b"half of it")
     fit(tmp_path, max_steps=1, callbacks=[LastCheckpoint()], enable_checkpointing=True, plugins=[AtomicCheckpointIO()])
     assert not half.exists()
+
+
+def test_every_process_asks_for_the_features_that_the_nearest_images_need(tmp_path):
+    """They may have to be computed by all processes together: one that does not ask leaves the others waiting."""
+    asked = []
+    gan = SimpleNamespace(first_metric=object(), real=lambda metric, split: asked.append(split))
+    NearestImages().on_test_end(SimpleNamespace(is_global_zero=False, default_root_dir=str(tmp_path)), gan)
+    assert asked == ["train"] and not any(tmp_path.iterdir())

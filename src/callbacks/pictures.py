@@ -234,12 +234,13 @@ class NearestImages(Callback):
         self.num_samples = num_samples
         self.num_nearest = num_nearest
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metric = pl_module.first_metric
         if not metric:
             return
-        real, numbers = pl_module.real(metric, "train"), torch.arange(self.num_samples)
+        real, numbers = pl_module.real(metric, "train"), torch.arange(self.num_samples)  # which all processes must ask
+        if not trainer.is_global_zero:
+            return
         samples = pl_module.shown(numbers, trainer.datamodule.conditions(numbers))[0][: self.num_samples]
         distances = torch.cdist(metric.extractor(samples).cpu().double(), real.values.double())
         nearest = real.indices[distances.topk(min(self.num_nearest, len(real)), largest=False).indices]
