@@ -171,7 +171,7 @@ def train_as(rank, folder, port):
 def test_gradients_that_are_averaged_on_the_way_are_the_same(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(train_as, (tmp_path, port), nprocs=2, start_method="fork")
+    torch.multiprocessing.spawn(train_as, (tmp_path, port), nprocs=2)
     plain, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("False-0", "False-1", "True-0", "True-1"))
     began = Odd().state_dict()
     assert torch.equal(plain["discriminator.never"], began["never"])

@@ -81,7 +81,7 @@ def read(rank, shards, folder):
 
 
 def test_two_processes_that_read_at_once_see_the_images_of_the_order(shards, tmp_path):
-    torch.multiprocessing.start_processes(read, (shards, tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.spawn(read, (shards, tmp_path), nprocs=2)
     for rank in range(2):
         for step, (images, labels) in enumerate(torch.load(tmp_path / f"{rank}.pt")):
             numbers = indices(step, rank, 2)
