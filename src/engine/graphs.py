@@ -72,6 +72,7 @@ class Graphs:
                 try:
                     self.recordings[key] = self.record(model, leaves, structure, step)
                 except RuntimeError as error:
+                    fresh_generator()
                     self.give_up(model, str(error).splitlines()[0], error)
                     model.play(batches, latents, step)
                     return
@@ -140,6 +141,12 @@ class Graphs:
             for group, rate, number in zip(self.groups, self.rates, numbers, strict=True):
                 if rate is not None:
                     group |= {"lr": number, "capturable": False}
+
+
+def fresh_generator() -> None:
+    """Gives the device a generator that draws: its own takes a recording that failed for one that goes on."""
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def hindrance(model: LightningModule) -> tuple[str, str] | None:
