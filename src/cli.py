@@ -28,7 +28,7 @@ from src.callbacks.loggers import CSV
 from src.callbacks.monitors import Monitors
 from src.callbacks.progress import Closing
 from src.commands import size
-from src.commands.choices import state_choices
+from src.commands.choices import state_choices, state_mirrors
 from src.commands.essentials import say_what_is_missing, with_essentials
 from src.commands.first import ANSWERS, CONFIGS, EVALUATIONS, check
 from src.commands.folders import new_folder, run_folder
@@ -136,6 +136,7 @@ class CLI(LightningCLI):
                 f"{run_dir} already holds a run: name a folder for a new one with --run_dir, or go on with --resume"
             )
         state_choices(self.run.model, self.model, self.datamodule.image_size, but=FACTS)
+        state_mirrors(self.run.data, self.datamodule)
         config = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False))
         config |= {"resume": False, "minutes": None}
         if path:

@@ -1,8 +1,12 @@
-"""What the networks choose for themselves: said, and kept with the configuration."""
+"""What the project chooses when a run begins: said, and kept with the configuration."""
 
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from src.data.mirror import told_from_mirror
+
+ALIKE = 0.7  # share of images that is told from their mirror images, below which those are used as well
 
 
 def state_choices(config: Any, model: Any, image_size: tuple[int, int], but: tuple[str, ...]) -> None:
@@ -24,3 +28,21 @@ def state_choices(config: Any, model: Any, image_size: tuple[int, int], but: tup
     if chosen:
         height, width = image_size
         rank_zero_info(f"chosen for images of {height}x{width}, see config.yaml: {', '.join(chosen)}")
+
+
+def state_mirrors(config: Any, data: Any) -> None:
+    """Where nothing says whether mirror images are used, puts into the configuration what the images say, and says it.
+
+    Args:
+        config: of the data.
+        data: the `ImageDataModule`, which follows.
+    """
+    options = config.get("init_args", {})
+    if options.get("flip", False) is not None:
+        return
+    told = told_from_mirror(data.split("train")[0])
+    options["flip"] = data.flip = told < ALIKE
+    if not data.flip:
+        data.found.remarks.append(
+            f"mirror images are not used: {told:.0%} of the images are told from theirs (--data.flip true uses them)"
+        )

@@ -31,7 +31,7 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: images of one discriminator update, over all processes and accumulated parts together.
         labels: false hides the labels of the source, so that the model is unconditional.
-        flip: also use every image mirrored left to right; one epoch is then twice as long.
+        flip: also use every image mirrored left to right; one epoch is then twice as long. None: if both are alike.
         num_workers: worker processes of the training loader, per process.
         subset: only so many of the training images, drawn at random; all by default.
         subset_seed: another one draws others.
@@ -51,7 +51,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self,
         batch_size: int = 64,
         labels: bool = True,
-        flip: bool = False,
+        flip: bool | None = False,
         num_workers: int = 0,
         subset: int | None = None,
         subset_seed: int = 0,

@@ -28,7 +28,7 @@ def row(family: str, study: str, arguments: list[str], minutes: str, test: list[
 
 
 if __name__ == "__main__":
-    minutes, *folder = sys.argv[1:] or ["1.5"]
+    minutes, *folder = sys.argv[1:] or ["5"]
     if folder:
         root, weights = folder
         extractor = f"{{class_path: src.metrics.features.Classifier, init_args: {{weights: {weights}}}}}"

@@ -11,6 +11,7 @@ from common import FOLDER, Figures, measure, spread, table
 
 from src.callbacks.pictures import grid
 from src.cli import load
+from src.data.mnist import SmallMNIST
 from src.data.multimodal import MODALITIES, SpokenDigits
 from src.images.pixels import to_uint8
 
@@ -39,9 +40,9 @@ def gain(ours: Figures, theirs: Figures) -> Figures:
 
 def picture(checkpoint: Path, path: str) -> None:
     """Held-out digits, one a column: the image, its degraded copy, and what is made of each modality and of all."""
-    gan, data = load(str(checkpoint)), SpokenDigits()
+    gan, data = load(str(checkpoint)), SpokenDigits(source=SmallMNIST())
     rows = np.array([np.flatnonzero(data.targets("test") == digit)[0] for digit in range(10)])
-    images, condition = data.examples("test", 360)
+    images, condition = data.examples("test", 1000)
     condition = {name: values[rows] for name, values in condition.items()}
     lines = [images[rows], condition["image"]]
     for names in ([], *([name] for name in MODALITIES), MODALITIES):
@@ -72,4 +73,4 @@ def study(size: str) -> None:
 if __name__ == "__main__":
     for size in SIZES:
         study(size)
-    picture(FOLDER / "fusion" / "8x8-0" / "seed0" / "checkpoints" / "last.ckpt", ".assets/fusion.png")
+    picture(FOLDER / "fusion" / "28x28-0" / "seed0" / "checkpoints" / "last.ckpt", ".assets/fusion.png")
