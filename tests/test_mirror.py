@@ -6,6 +6,7 @@ import yaml
 from conftest import ROOT
 
 from src.cli import main
+from src.commands import choices
 from src.data.digits import Digits
 from src.data.mirror import told_from_mirror
 
@@ -35,8 +36,12 @@ def test_few_images_of_any_size_will_do(shape):
     assert 0 <= told_from_mirror(np.random.RandomState(0).randint(0, 256, shape, dtype=np.uint8)) <= 1
 
 
-@pytest.mark.parametrize("said, kept, line", [("null", False, True), ("true", True, False), ("false", False, False)])
-def test_a_run_decides_where_nothing_is_said_and_says_so(tmp_path, caplog, said, kept, line):
+@pytest.mark.parametrize(
+    "said, limit, kept, line",
+    [("null", 0.8, False, True), ("null", 0.9, True, False), ("true", 0.8, True, False), ("false", 0.9, False, False)],
+)
+def test_a_run_decides_where_nothing_is_said_and_says_so(tmp_path, monkeypatch, caplog, said, limit, kept, line):
+    monkeypatch.setattr(choices, "ALIKE", limit)  # 83 % of these digits are told
     options = ["--config", str(ROOT / "configs" / "digits.yaml"), "--data.flip", said, "--trainer.max_steps", "1"]
     options += ["--model.metrics", "null", "--trainer.logger", "false", "--trainer.callbacks", "[]"]
     with caplog.at_level("INFO"):

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from src.data.mirror import told_from_mirror
 
-ALIKE = 0.7  # share of images that is told from their mirror images, below which those are used as well
+ALIKE = 0.9  # share of images that is told from their mirror images, below which those are used as well
 
 
 def state_choices(config: Any, model: Any, image_size: tuple[int, int], but: tuple[str, ...]) -> None:
