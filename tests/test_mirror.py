@@ -31,9 +31,14 @@ def test_it_is_the_shapes_that_count_not_their_order_or_what_is_transparent():
     assert told_from_mirror(left) == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 7, 7), (3, 3, 40, 20)])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 7, 7), (20, 3, 40, 20)])
 def test_few_images_of_any_size_will_do(shape):
     assert 0 <= told_from_mirror(np.random.RandomState(0).randint(0, 256, shape, dtype=np.uint8)) <= 1
+
+
+def test_a_handful_that_look_one_way_by_chance_say_nothing():
+    assert told_from_mirror(np.repeat(DIGITS[:1], 19, 0)) == 0.5
+    assert told_from_mirror(np.repeat(DIGITS[:1], 20, 0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ def test_few_images_of_any_size_will_do(shape):
     [("null", 0.8, False, True), ("null", 0.9, True, False), ("true", 0.8, True, False), ("false", 0.9, False, False)],
 )
 def test_a_run_decides_where_nothing_is_said_and_says_so(tmp_path, monkeypatch, caplog, said, limit, kept, line):
-    monkeypatch.setattr(choices, "ALIKE", limit)  # 83 % of these digits are told
+    monkeypatch.setattr(choices, "TOLD_APART", limit)  # 83 % of these digits are told
     options = ["--config", str(ROOT / "configs" / "digits.yaml"), "--data.flip", said, "--trainer.max_steps", "1"]
     options += ["--model.metrics", "null", "--trainer.logger", "false", "--trainer.callbacks", "[]"]
     with caplog.at_level("INFO"):

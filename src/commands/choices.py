@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from src.data.mirror import told_from_mirror
 
-ALIKE = 0.9  # share of images that is told from their mirror images, below which those are used as well
+TOLD_APART = 0.9  # share of images that are told from their mirror images, from which on those are not used
 
 
 def state_choices(config: Any, model: Any, image_size: tuple[int, int], but: tuple[str, ...]) -> None:
@@ -41,7 +41,7 @@ def state_mirrors(config: Any, data: Any) -> None:
     if options.get("flip", False) is not None:
         return
     told = told_from_mirror(data.split("train")[0])
-    options["flip"] = data.flip = told < ALIKE
+    options["flip"] = data.flip = told < TOLD_APART
     if not data.flip:
         data.found.remarks.append(
             f"mirror images are not used: {told:.0%} of the images are told from theirs (--data.flip true uses them)"

@@ -31,7 +31,7 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: images of one discriminator update, over all processes and accumulated parts together.
         labels: false hides the labels of the source, so that the model is unconditional.
-        flip: also use every image mirrored left to right; one epoch is then twice as long. None: if both are alike.
+        flip: also use every image mirrored left to right; one epoch is then twice as long; none: `fit` decides.
         num_workers: worker processes of the training loader, per process.
         subset: only so many of the training images, drawn at random; all by default.
         subset_seed: another one draws others.

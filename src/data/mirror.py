@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from src.images.augment import Premultiply
 from src.images.pixels import from_uint8
 
-MOST = 1000  # images that are looked at
+FEWEST, MOST = 20, 1000  # images that are looked at; fewer may all be told by chance
 SIDE = 16  # pixels that they are reduced to
 RIDGE = 0.1  # of the mean variance of a pixel, added to each
 
@@ -16,11 +16,13 @@ def told_from_mirror(images: np.ndarray) -> float:
     """The share of some images that a linear classifier tells from their mirror images: 0.5 by chance, at most 1.
 
     It is fitted to every other image and asked about the rest, and the other way round. Up to 1,000 are looked at, at
-    16x16 pixels.
+    16x16 pixels; of fewer than 20 the answer is chance.
 
     Args:
-        images: uint8 [N, C, H, W], at least two.
+        images: uint8 [N, C, H, W].
     """
+    if len(images) < FEWEST:
+        return 0.5
     order = np.random.RandomState(0).permutation(len(images))[:MOST]  # names in order may alternate in kind
     seen = Premultiply()(from_uint8(torch.from_numpy(images[order])))
     seen = F.interpolate(seen, [min(side, SIDE) for side in seen.shape[2:]], mode="area")
