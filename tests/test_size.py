@@ -88,6 +88,24 @@ def test_without_minutes_the_machine_decides_and_one_process_says_so(of_a_folder
     assert config["data"]["init_args"]["image_size"] == 32
 
 
+def test_the_same_command_goes_on_with_what_the_run_decided(tmp_path, tiny_config, caplog, monkeypatch):
+    write_images(tmp_path / "images", 64, 1)
+    config = yaml.safe_load(tiny_config.read_text())
+    decides = {"root": str(tmp_path / "images"), "cache_dir": str(tmp_path / "c"), "image_size": None, "flip": None}
+    config["data"] = {"class_path": "src.data.folder.ImageFolder", "init_args": decides}
+    config["model"]["metrics"] = None
+    tiny_config.write_text(yaml.safe_dump(config))
+    command = ["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"]
+    monkeypatch.setattr(size, "AT_MOST", {False: 32, True: 64})
+    main([*command, "--data.flip", "false"])  # one image says nothing: it would be mirrored
+    monkeypatch.setattr(size, "AT_MOST", {False: 64, True: 64})
+    cli = main([*command, "--resume", "--trainer.max_steps", "7"])
+    assert (cli.datamodule.image_size, cli.datamodule.flip) == ((32, 32), False)
+    assert "going on from step" in caplog.text and "data." not in caplog.text.split("going on from step")[1]
+    cli = main([*command, "--resume", "--trainer.max_steps", "8", "--data.flip", "true"])  # what is said counts
+    assert cli.datamodule.flip and "data.flip False -> True" in caplog.text
+
+
 def test_a_size_that_is_all_there_is_asks_for_no_time(monkeypatch):
     monkeypatch.setattr(size, "file_sizes", lambda *_: [(16, 16)])
     run = Run()

@@ -75,7 +75,9 @@ def fit_schedules(model: Any, before: int, steps: int) -> str:
     told = ""
     for name in ("g_scheduler", "d_scheduler"):
         if model[name] is None:
-            decay = Namespace(total_iters=steps, power=POWER)
+            decay = Namespace(
+                total_iters=steps, power=POWER, last_epoch=-1
+            )  # all that there is: no change if it goes on
             model[name] = Namespace(class_path="torch.optim.lr_scheduler.PolynomialLR", init_args=decay)
             told += f", {name} PolynomialLR to 0 at their end"
             continue

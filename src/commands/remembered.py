@@ -18,6 +18,7 @@ from src.engine.weights import read_checkpoint
 
 OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")  # options of the Trainer
 PLAN = {"trainer": ("max_steps", "val_check_interval"), "model": ("g_scheduler", "d_scheduler")}  # of --minutes
+OPEN = ("image_size", "flip")  # options of the data that `fit` decides where a configuration says null
 
 
 def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = frozenset()) -> list[str]:
@@ -51,18 +52,28 @@ def remembered(subcommand: str, path: str, same_run: bool, but: set[str] = froze
     return ["--config", yaml.safe_dump(config)]
 
 
-def planned(args: list[str], path: str) -> list[str]:
-    """Puts what `--minutes` planned when a run began behind the configurations of a command, which know nothing of it.
+def decided(args: list[str], path: str, configs: list[dict[str, Any]], planned: bool) -> list[str]:
+    """Puts what `fit` decided when a run began behind the configurations of a command, which leave it open.
 
     Args:
         args: of `fit`.
         path: of a checkpoint of the run.
+        configs: the configurations among the arguments.
+        planned: whether `--minutes` is among them, which decided `PLAN`.
     """
     whole = parsed(read_checkpoint(path)["config"], f"the configuration in {path}")
-    plan = {section: {name: whole[section][name] for name in names} for section, names in PLAN.items()}
+    kept = {section: {name: whole[section][name] for name in names} for section, names in PLAN.items() if planned}
+    said: dict[str, Any] = {}
+    for data in (config.get("data") or {} for config in configs):
+        said |= {"class_path": data.get("class_path") or said.get("class_path"), **(data.get("init_args") or {})}
+    if said.get("class_path") == whole["data"]["class_path"]:
+        before = whole["data"].get("init_args") or {}
+        kept["data"] = {
+            "init_args": {name: before[name] for name in OPEN if said.get(name, "") is None and name in before}
+        }
     places = [i + ("=" not in arg) for i, arg in enumerate(args) if arg.partition("=")[0] in ("-c", "--config")]
     after = max(places, default=-1) + 1
-    return [*args[:after], "--config", yaml.safe_dump(plan), *args[after:]]
+    return [*args[:after], "--config", yaml.safe_dump(kept), *args[after:]] if kept else args
 
 
 def check_classes(config: Any, path: str) -> None:
@@ -141,6 +152,5 @@ def complete(args: list[str]) -> list[str]:
             but = {name.removeprefix("--") for name in added}.union(*map(appended_to, configs))
             first += remembered(subcommand, str(last), False, but)
             args += ["--ckpt_path", str(last)]
-            if known.minutes:
-                args = planned(args, str(last))
+            args = decided(args, str(last), configs, bool(known.minutes))
     return [subcommand, *first, *args]
