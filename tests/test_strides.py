@@ -9,7 +9,7 @@ from torch import nn
 
 from src.engine.faults import roll_back
 from src.engine.strides import channels_last_, like_weights_
-from src.networks import dcgan, r3gan
+from src.networks import biggan, dcgan, fastgan, r3gan, resnet
 
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 
@@ -51,6 +51,31 @@ def test_weights_gradients_and_moments_of_convolutions_are_channels_last(tmp_pat
     assert not all(weight.is_contiguous() for weight in kernels)
     for weight, state in states(gan):
         assert order(weight.grad) == order(state["exp_avg"]) == order(state["exp_avg_sq"]) == order(weight)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        biggan.Generator,
+        dcgan.Generator,
+        partial(dcgan.Generator, upsampling="nearest", self_modulation=True),
+        fastgan.Generator,
+        resnet.Generator,
+    ],
+)
+def test_batch_norm_is_given_maps_and_gradients_in_channels_last(make):
+    """A gradient in another order than its map takes it 7 times as long, and one layer can lose the order for all."""
+    network = make((16, 16), 3, width=4)
+    channels_last_(network)
+    maps, gradients = [], []
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, __, out: maps.append(out))
+            module.register_full_backward_hook(lambda _, __, out: gradients.append(out[0]))
+    images = network(torch.randn(2, *network.latent_shape))
+    images.backward(torch.randn_like(images))
+    behind = [*maps[1:], *gradients[:-1]]  # convolutions: the first map comes from a linear layer
+    assert len(behind) >= 2 and all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in behind)
 
 
 def test_a_network_that_is_slower_in_it_keeps_its_order():

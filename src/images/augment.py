@@ -290,7 +290,8 @@ def shifted(images: Tensor, ratio: float, beyond: str = "constant") -> Tensor:
         torch.randint(2 * room + 1, (len(images), 1), device=images.device) + torch.arange(length, device=images.device)
         for length, room in zip(images.shape[2:], (down, right), strict=True)
     )
-    return padded[here, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    places = (here * padded.shape[1] + rows[:, :, None]) * padded.shape[2] + columns[:, None, :]
+    return padded.flatten(0, 2).index_select(0, places.flatten()).unflatten(0, places.shape).movedim(3, 1)
 
 
 def checked_ratio(part: Augmentation, ratio: float, name: str = "ratio") -> float:

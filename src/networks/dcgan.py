@@ -55,8 +55,15 @@ class NearestConv2d(nn.Conv2d):
         super().__init__(num_inputs, num_outputs, 3, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = F.avg_pool2d(F.pad(self.weight.flip(2, 3), (1, 1, 1, 1)), 2, stride=1, divisor_override=1)
-        return F.conv_transpose2d(x, weight.transpose(0, 1), self.bias, stride=2, padding=1)
+        # In this order of dimensions the result is in channels_last without a copy, and what follows is, too.
+        weight = spread(spread(self.weight.permute(1, 2, 3, 0), 1), 2).permute(0, 3, 1, 2)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+
+
+def spread(weight: Tensor, dim: int) -> Tensor:
+    """Three weights along `dim` -> the four of a transposed convolution by which they act on each pixel twice."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([last, middle + last, first + middle, first], dim)
 
 
 class Generator(base.Generator):
@@ -110,7 +117,7 @@ class Generator(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        x = self.linear(z).unflatten(1, self.grid)
+        x = self.linear(z).unflatten(1, self.grid).contiguous(memory_format=torch.channels_last)
         for norm, modulation, upsampling in zip_longest(self.norms, self.modulations, self.upsamplings):
             x = norm(x, condition)
             if modulation is not None:

@@ -55,11 +55,12 @@ class UpBlock(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(n, 2 * width, 3, padding=1, bias=False) for n in inputs)
         self.noises = nn.ModuleList(Noise(size) if double else nn.Identity() for _ in inputs)
         self.norms = nn.ModuleList(layers.ConditionalBatchNorm2d(2 * width, num_classes) for _ in inputs)
+        self.gate = layers.Gate()
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         x = layers.upsample(x)
         for convolution, noise, norm in zip(self.convolutions, self.noises, self.norms, strict=True):
-            x = F.glu(norm(noise(convolution(x)), condition), dim=1)
+            x = self.gate(norm(noise(convolution(x)), condition))
         return x
 
 
@@ -121,6 +122,7 @@ class Generator(base.Generator):
         # A transposed convolution of a single pixel is a linear layer.
         self.linear = nn.Linear(latent_dim, 2 * widths[0] * height_0 * width_0, bias=False)
         self.norm = layers.ConditionalBatchNorm2d(2 * widths[0], num_classes)
+        self.gate = layers.Gate()
         self.blocks = nn.ModuleList(
             UpBlock(n, m, num_classes, (height_0 * 2**i, width_0 * 2**i), double=i % 2 == 1)
             for i, (n, m) in enumerate(pairwise(widths), start=1)
@@ -133,7 +135,7 @@ class Generator(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        maps = [F.glu(self.norm(self.linear(z).unflatten(1, self.grid), condition), dim=1)]
+        maps = [self.gate(self.norm(self.linear(z).unflatten(1, self.grid), condition))]
         for i, block in enumerate(self.blocks, start=1):
             x = block(maps[-1], condition)
             maps.append(self.excitations[i - 4](maps[i - 4], x) if 4 <= i < 8 else x)
@@ -179,16 +181,17 @@ class Decoder(nn.Sequential):
     Args:
         num_inputs: channels of the map.
         channels: of the image.
+        width: channels of the second map; twice as many in the first, half as many in the last.
         grid: height and width.
         number: of up-samplings by 2.
     """
 
-    def __init__(self, num_inputs: int, channels: int, grid: tuple[int, int], number: int):
-        widths = [num_inputs, *(128, 64, 64, 32)[SMALL - number :]]
+    def __init__(self, num_inputs: int, channels: int, width: int, grid: tuple[int, int], number: int):
+        widths = [num_inputs, *(2 * width, width, width, max(width // 2, 1))[SMALL - number :]]
         super().__init__(nn.AdaptiveAvgPool2d(grid))
         for n, m in pairwise(widths):
             self.extend([nn.Upsample(scale_factor=2), nn.Conv2d(n, 2 * m, 3, padding=1, bias=False)])
-            self.extend([nn.BatchNorm2d(2 * m), nn.GLU(dim=1)])
+            self.extend([nn.BatchNorm2d(2 * m), layers.Gate()])
         self.extend([nn.Conv2d(widths[-1], channels, 3, padding=1, bias=False), nn.Tanh()])
 
 
@@ -252,7 +255,7 @@ class Discriminator(base.Discriminator):
         if decoders and not small:
             raise ValueError("the decoders of FastGAN need images that can be halved twice: set decoders to false")
         inputs = (widths[0], widths[1], widths[1]) if decoders else ()  # of the whole, a quarter, the small image
-        self.decoders = nn.ModuleList(Decoder(n, channels, self.grid, small) for n in inputs)
+        self.decoders = nn.ModuleList(Decoder(n, channels, width, self.grid, small) for n in inputs)
         self.apply(initialize)
         if num_classes > 0:
             nn.init.normal_(self.embed.weight, 0.0, 0.02)

@@ -135,6 +135,17 @@ class ConditionalBatchNorm2d(nn.Module):
         return gain * x + bias
 
 
+class Gate(nn.Module):
+    """Gated linear unit: the first half of the channels, times the sigmoid of the second.
+
+    As `torch.nn.GLU`, whose gradient is never in channels_last: batch normalization then takes 7 times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, gates = x.chunk(2, 1)
+        return values * torch.sigmoid(gates)
+
+
 class ProjectionHead(nn.Module):
     """Features to logits: psi(h) + <embed(y), h>, Miyato & Koyama, arXiv:1802.05637, Fig. 1d; without classes, psi(h).
 
