@@ -117,7 +117,7 @@ class Generator(base.Generator):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents [B, latent_dim], labels [B] -> images [B, channels, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        x = self.linear(z).unflatten(1, self.grid).contiguous(memory_format=torch.channels_last)
+        x = layers.ordered_as(self.upsamplings[0].weight, self.linear(z).unflatten(1, self.grid))
         for norm, modulation, upsampling in zip_longest(self.norms, self.modulations, self.upsamplings):
             x = norm(x, condition)
             if modulation is not None:
@@ -179,6 +179,8 @@ class Discriminator(layers.SecondOutput, base.Discriminator):
             self.features.append(nn.Conv2d(num_inputs, num_outputs, 4, stride=2, padding=1, bias=not normalized))
             if normalized:
                 self.features.append(nn.BatchNorm2d(num_outputs))
+            elif i == self.num_blocks - 1:
+                self.features.append(nn.Flatten())  # behind an activation its gradient is in another order than the map
             self.features.append(nn.LeakyReLU(0.2))
             if dropout > 0:
                 self.features.append(nn.Dropout(dropout))

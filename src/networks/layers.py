@@ -259,6 +259,12 @@ def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def ordered_as(weight: Tensor, x: Tensor) -> Tensor:
+    """`x` [B, C, H, W] in channels_last if the weight of the next convolution is: a linear layer's maps never are."""
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
 def float32(x: Tensor) -> AbstractContextManager:
     """A context in which nothing is computed in less than float32, on the device of `x`.
 
