@@ -138,6 +138,9 @@ def test_every_overlay_runs_on_the_experiment_that_it_names(path, tmp_path):
     assert "overlay" in first
     base = re.search(r"configs/[\w/]+\.yaml", path.read_text())[0]
     config = ["--config", str(ROOT / base), "--config", str(path)]
+    if base == "configs/folder.yaml":
+        write_images(tmp_path / "images", 64, 3)
+        config += ["--data.root", str(tmp_path / "images"), "--data.cache_dir", str(tmp_path / "cache")]
     if path.name != "debug.yaml":
         config += ["--config", str(ROOT / "configs" / "debug.yaml")]
     main(["fit", *config, "--run_dir", str(tmp_path / "run")])
