@@ -91,6 +91,13 @@ def test_decoders_make_the_small_image_a_quarter_and_the_small_image(image_size)
     assert seen == {0, 1, 2, 3}
 
 
+def test_decoders_are_as_wide_as_the_discriminator():
+    for width in (64, 8):
+        (decoder, *_) = fastgan.Discriminator((256, 256), 3, width=width, decoders=True).decoders
+        widths = [layer.num_features // 2 for layer in decoder if isinstance(layer, nn.BatchNorm2d)]
+        assert widths == [2 * width, width, width, width // 2]  # published: 128, 64, 64, 32
+
+
 def test_the_decoder_of_a_quarter_sees_the_features_of_that_quarter():
     network = fastgan.Discriminator((32, 32), 3, width=2, decoders=True).eval()
     seen: list = []
