@@ -44,7 +44,8 @@ class Training(Evaluation):
                 raise ValueError(f"model.{name} must be at least {number}, got {getattr(self, name)}")
         if self.reuse_fakes and max(self.g_batch_multiple, self.accumulate) > 1:
             raise ValueError(
-                "model.reuse_fakes keeps one batch of both players: leave out g_batch_multiple and accumulate"
+                "model.reuse_fakes keeps one batch of both players: leave out g_batch_multiple and accumulate, or say"
+                " --model.reuse_fakes false"
             )
         for name, clip in zip(("g_clip", "d_clip"), self.clips, strict=True):
             if clip is not None and clip <= 0:
