@@ -151,8 +151,9 @@ class CLI(LightningCLI):
         facts = {name: fact_of(name, self.datamodule) for name in (*FACTS, "class_names")}
         if not self.trainer.fast_dev_run:
             config = yaml.safe_dump(config, sort_keys=False)
-            self.trainer.callbacks[:0] = [KeepConfig(config, facts), Monitors()]
-            limits = [TimeLimit(self.run.minutes)] if self.run.minutes else []
+            kept = KeepConfig(config, facts)
+            self.trainer.callbacks[:0] = [kept, Monitors()]
+            limits = [TimeLimit(self.run.minutes, None if path else kept)] if self.run.minutes else []
             self.trainer.callbacks += [*limits, Closing(self.after_fit)]
 
     def check_images(self) -> dict[str, Any]:

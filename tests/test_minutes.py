@@ -1,6 +1,8 @@
 """`fit --minutes`: measured, planned, written down, and kept to."""
 
+import itertools
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +16,16 @@ from src.objectives.regularizers import R1
 STEP = 2.0  # seconds, of a machine that a test says there is
 
 
+def machine(monkeypatch, measured, trains):
+    """A step takes so many seconds when it is measured, and so many later."""
+    clock = itertools.count(0, trains)  # which is asked once a step
+    monkeypatch.setattr(minutes, "measure", lambda *_: (measured, 24, False))
+    monkeypatch.setattr(minutes, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
 @pytest.fixture
 def on_a_slow_machine(monkeypatch):
-    monkeypatch.setattr(minutes, "measure", lambda *_: (STEP, 24, False))
+    machine(monkeypatch, STEP, STEP)
 
 
 def config_of(folder):
@@ -34,8 +43,8 @@ def equal(a, b):
 def test_the_plan_is_in_the_configuration_and_repeats_the_run(on_a_slow_machine, tiny_config, tmp_path, caplog):
     run, again = tmp_path / "run", tmp_path / "again"
     main(["fit", "--config", str(tiny_config), "--run_dir", str(run), "--minutes", "0.2"])
-    said = "5 steps of batch_size 8, 2e+03 ms each (measured over 24), a validation every 5, g_scheduler PolynomialLR"
-    assert f"--minutes 0.2: {said} to 0" in caplog.text and "d_scheduler PolynomialLR" in caplog.text
+    said = "5 steps of batch_size 8, 2e+03 ms each (measured over 24), a validation every 5, g_scheduler LateLR"
+    assert f"--minutes 0.2: {said} to 0" in caplog.text and "d_scheduler LateLR" in caplog.text
     config = config_of(run)
     assert config["trainer"]["max_steps"] == 5 == int(12 * minutes.FOR_STEPS / STEP)
     assert config["trainer"]["val_check_interval"] == 5  # it computes a distance: once, at the end
@@ -48,9 +57,10 @@ def test_the_plan_is_in_the_configuration_and_repeats_the_run(on_a_slow_machine,
 def test_measuring_leaves_no_trace_in_the_weights(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(minutes, "MEASURED", 0.01)
     monkeypatch.setattr(minutes, "measure", slowed(minutes.measure))
+    monkeypatch.setattr(minutes.TimeLimit, "revise", lambda *_: None)  # this machine is quicker than told
     measured, plain = tmp_path / "measured", tmp_path / "plain"
     main(["fit", "--config", str(tiny_config), "--run_dir", str(measured), "--minutes", "0.2"])
-    schedule = "{class_path: PolynomialLR, init_args: {total_iters: 5, power: 0.5}}"
+    schedule = "{class_path: src.engine.schedules.LateLR, init_args: {total_iters: 5}}"
     options = ["--trainer.max_steps", "5", "--model.g_scheduler", schedule, "--model.d_scheduler", schedule]
     main(["fit", "--config", str(tiny_config), "--run_dir", str(plain), *options])
     assert equal(weights(measured), weights(plain))
@@ -72,11 +82,39 @@ def test_a_schedule_as_long_as_the_run_stays_so(on_a_slow_machine, tiny_config, 
     whole = "{class_path: PolynomialLR, init_args: {total_iters: 4}}"
     options = ["--model.g_scheduler", half, "--model.d_scheduler", whole, "--model.metrics", "null"]
     main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), "--minutes", "0.3", *options])
-    assert "total_iters of d_scheduler 4 -> 8" in caplog.text and "g_scheduler" not in caplog.text
+    assert "total_iters of d_scheduler 4 -> 9" in caplog.text and "g_scheduler" not in caplog.text
     config = config_of(tmp_path / "run")
     assert config["model"]["g_scheduler"]["init_args"]["total_iters"] == 2
-    assert config["model"]["d_scheduler"]["init_args"]["total_iters"] == config["trainer"]["max_steps"] == 8
-    assert config["trainer"]["val_check_interval"] == 2  # no distance: cheap, so four times
+    assert config["model"]["d_scheduler"]["init_args"]["total_iters"] == config["trainer"]["max_steps"] == 9
+    assert config["trainer"]["val_check_interval"] == 3  # no distance: cheap, so three times
+
+
+@pytest.mark.parametrize(("trains", "steps"), [(2.0, 27), (0.5, 114)])
+def test_the_end_moves_to_where_the_pace_leads(tiny_config, tmp_path, caplog, monkeypatch, trains, steps):
+    machine(monkeypatch, 1.0, trains)
+    run, again = tmp_path / "run", tmp_path / "again"
+    options = ["--model.metrics", "null", "--trainer.callbacks+=LastCheckpoint"]
+    main(["fit", "--config", str(tiny_config), "--run_dir", str(run), "--minutes", "1", *options])
+    assert f"{steps} steps in place of 57, as fast as the first" in caplog.text
+    config = config_of(run)
+    assert config["trainer"]["max_steps"] == steps == 3 * config["trainer"]["val_check_interval"]
+    assert config["model"]["d_scheduler"]["init_args"]["total_iters"] == steps
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert yaml.safe_load(saved["config"]) == config and saved["global_step"] == steps
+    assert saved["lr_schedulers"][0]["total_iters"] == steps
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0
+    monkeypatch.undo()
+    main(["fit", "--config", str(run / "config.yaml"), "--run_dir", str(again)])
+    assert equal(weights(run), weights(again))
+
+
+def test_a_schedule_of_the_user_holds_the_end_where_it_was(tiny_config, tmp_path, caplog, monkeypatch):
+    machine(monkeypatch, 1.0, 2.0)
+    whole = "{class_path: PolynomialLR, init_args: {total_iters: 4}}"
+    options = ["--model.d_scheduler", whole, "--model.metrics", "null"]
+    main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), "--minutes", "1", *options])
+    assert "in place of" not in caplog.text and config_of(tmp_path / "run")["trainer"]["max_steps"] == 57
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 30  # a minute
 
 
 def test_steps_are_measured_in_whole_rounds_of_penalties(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_schedules
 from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.cli import main
 from src.engine.ema import EMA
-from src.engine.schedules import Cosine, Linear, OverImages, Steps, check_length, extremes
+from src.engine.schedules import Cosine, LateLR, Linear, OverImages, Steps, check_length, extremes
 from src.images.ada import Pipeline
 from src.images.augment import Color, InstanceNoise, Sometimes
 from src.objectives.lecam import LeCam
@@ -28,6 +28,7 @@ FITTING = {  # by class, for a run of STEPS: every schedule of PyTorch that need
     "CyclicLR": lambda o, n: torch_schedules.CyclicLR(o, 0.1, 0.2, step_size_up=3),
     "ExponentialLR": lambda o, n: torch_schedules.ExponentialLR(o, 0.9),
     "LambdaLR": lambda o, n: torch_schedules.LambdaLR(o, lambda step: 0.9**step),
+    "LateLR": lambda o, n: LateLR(o, total_iters=n),
     "LinearLR": lambda o, n: torch_schedules.LinearLR(o, total_iters=3),
     "LinearLR to 0": lambda o, n: torch_schedules.LinearLR(o, 1.0, 0.0, total_iters=n),
     "MultiStepLR": lambda o, n: torch_schedules.MultiStepLR(o, [3, 5]),
@@ -51,7 +52,7 @@ def scheduler(name, steps):
 
 def test_every_schedule_of_pytorch_is_known():
     known = {name for name in torch_schedules.__all__ if name.endswith(("LR", "Restarts", "Scheduler"))}
-    assert known - {"LRScheduler"} == set(FITTING) - {"LinearLR to 0"}
+    assert known - {"LRScheduler"} == set(FITTING) - {"LinearLR to 0", "LateLR"}
 
 
 @pytest.mark.parametrize("name", FITTING)

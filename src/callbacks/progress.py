@@ -50,7 +50,7 @@ class StepBar(TQDMProgressBar):
         if trainer.max_steps < 0:
             super().on_train_batch_end(trainer, pl_module, *args)
         elif trainer.global_step % self.refresh_rate == 0 or trainer.global_step == trainer.max_steps:
-            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.n, self.train_progress_bar.total = trainer.global_step, trainer.max_steps
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
             self.train_progress_bar.refresh()
 

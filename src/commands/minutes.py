@@ -8,19 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from src.callbacks.checkpoints import KeepConfig
 from src.commands import size
 from src.commands.trainer import Trainer
+from src.engine.schedules import LateLR
 
 FOR_STEPS = 0.92  # share of the time; the rest is for grids, checkpoints, validations and the report
 MEASURED = 5.0  # seconds, at least
+REVISED = 0.75  # share of the time before the first validation, after which the pace of training itself is known
+AS_TRAINED = 0.96  # share of the time for what goes on at that pace, with its grids; the rest ends the run
+TOLERANCE = 0.04  # of the steps, within which a plan stays
+CHECKS = 3  # validations of a run in which they are cheap
 BY_FEATURES = 30  # minutes between two validations that compute a distance
 LENGTHS = ("total_iters", "T_max", "total_steps")  # of a schedule, in steps
-POWER = 0.5  # of the rates of a player without a schedule: they fall late, as in digits.yaml
+SCHEDULERS = ("g_scheduler", "d_scheduler")
+LATE = f"{LateLR.__module__}.{LateLR.__qualname__}"  # of a player without a schedule
 
 
 def plan(run: Any, build: Callable[[], Any]) -> None:
@@ -54,7 +62,7 @@ def plan(run: Any, build: Callable[[], Any]) -> None:
             logging.disable(logging.NOTSET)
     if found.steps < 1:
         raise ValueError(f"a step takes {found.seconds:.2g} s here: --minutes {run.minutes:g} is too short for one")
-    checks = max(1, int(run.minutes / BY_FEATURES)) if run.model.metrics and not found.lacking else 4
+    checks = max(1, int(run.minutes / BY_FEATURES)) if run.model.metrics and not found.lacking else CHECKS
     interval = math.ceil(found.steps / checks)
     steps = interval * checks
     fitted = fit_schedules(run.model, run.trainer.max_steps, steps)
@@ -73,13 +81,13 @@ def fit_schedules(model: Any, before: int, steps: int) -> str:
         Which ones, in words.
     """
     told = ""
-    for name in ("g_scheduler", "d_scheduler"):
+    for name in SCHEDULERS:
         if model[name] is None:
             decay = Namespace(
-                total_iters=steps, power=POWER, last_epoch=-1
+                total_iters=steps, start=None, last_epoch=-1
             )  # all that there is: no change if it goes on
-            model[name] = Namespace(class_path="torch.optim.lr_scheduler.PolynomialLR", init_args=decay)
-            told += f", {name} PolynomialLR to 0 at their end"
+            model[name] = Namespace(class_path=LATE, init_args=decay)
+            told += f", {name} LateLR to 0 at their end"
             continue
         given = model[name].get("init_args", Namespace())
         for length in [length for length in LENGTHS if given.get(length) == before]:
@@ -137,24 +145,60 @@ class Stopwatch(Callback):
 
 
 class TimeLimit(Callback):
-    """Ends training when the minutes are over, should the steps take longer than they were measured to.
+    """Ends training when the minutes are over; before, moves the end of the plan to where the pace of training leads.
+
+    It moves once, before the first validation and before a rate falls: what was done so far is the same in a run of any
+    length, so that the configuration, which is written anew, still repeats the run bit for bit.
 
     Args:
         minutes: from the first step on.
+        kept: the configuration of the run; none leaves the plan as it is.
     """
 
     stopping_reason_message = ""
 
-    def __init__(self, minutes: float):
-        self.minutes = minutes
+    def __init__(self, minutes: float, kept: KeepConfig | None = None):
+        self.minutes, self.kept = minutes, kept
 
-    def on_train_start(self, *_: Any) -> None:
-        self.end = time.monotonic() + 60 * self.minutes
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        self.start = time.monotonic()
+        self.checks = trainer.max_steps // trainer.val_check_interval if self.kept else 0
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if time.monotonic() >= self.end and trainer.global_step < trainer.max_steps:
+        gone = (time.monotonic() - self.start) / (60 * self.minutes)  # share of the time
+        if self.kept and max(gone, trainer.global_step / trainer.max_steps) >= REVISED / max(CHECKS, self.checks):
+            self.revise(trainer, int(trainer.global_step * AS_TRAINED / gone) // self.checks)
+            self.kept = None
+        if gone >= 1 and trainer.global_step < trainer.max_steps:
             trainer.should_stop = True
             missing = trainer.max_steps - trainer.global_step
             self.stopping_reason_message = (
                 f"{self.minutes:g} minutes are over, {missing:,} steps short of the plan: --resume goes on"
             )
+
+    def revise(self, trainer: Any, interval: int) -> None:
+        """Makes the run as many times as long as there are validations, if that changes its length by much."""
+        before, steps = trainer.max_steps, interval * self.checks
+        config = yaml.safe_load(self.kept.config)
+        options = [config["model"][name] for name in SCHEDULERS if config["model"][name]]
+        late = [given for given in options if given["class_path"] == LATE and given["init_args"].get("start") is None]
+        fixed = [given for given in options if given not in late]
+        tied = any(given.get("init_args", {}).get(length) == before for given in fixed for length in LENGTHS)
+        open_ = 2 * trainer.global_step < min(before, steps) and trainer.global_step < interval
+        if tied or not open_ or abs(steps / before - 1) < TOLERANCE:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        loop.max_steps, trainer.val_check_interval, trainer.val_check_batch = steps, interval, interval
+        for scheduler in trainer.lightning_module.schedulers():
+            if isinstance(scheduler, LateLR) and scheduler.total_iters == before:
+                scheduler.total_iters = steps
+        for given in late:
+            if given["init_args"]["total_iters"] == before:
+                given["init_args"]["total_iters"] = steps
+        config["trainer"] |= {"max_steps": steps, "val_check_interval": interval}
+        self.kept.config = yaml.safe_dump(config, sort_keys=False)
+        self.kept.write(trainer)
+        rank_zero_info(
+            f"--minutes {self.minutes:g}: {steps:,} steps in place of {before:,}, as fast as the first"
+            f" {trainer.global_step:,} were; a validation every {interval:,}; config.yaml is written anew"
+        )

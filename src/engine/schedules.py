@@ -185,6 +185,36 @@ class OverImages(LRScheduler):
         self.factors = state["factors"]
 
 
+class LateLR(LRScheduler):
+    """The rate of the optimizer at first, and from `start` on a straight line to 0 at `total_iters`.
+
+    Before `start` the rates do not depend on the end, which may still move: `fit --minutes` moves it.
+
+    Args:
+        optimizer: whose rate it is.
+        total_iters: steps after which the rate is 0.
+        start: step from which on it falls; half of `total_iters` by default.
+        last_epoch: steps that were done before.
+
+    Raises:
+        ValueError: unless 0 <= start < total_iters.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int, start: int | None = None, last_epoch: int = -1):
+        self.total_iters, self.start = total_iters, start
+        if not 0 <= self.falls_from < total_iters:
+            raise ValueError(f"start of LateLR must be from 0 to below total_iters ({total_iters}), not {start}")
+        super().__init__(optimizer, last_epoch)
+
+    @property
+    def falls_from(self) -> int:
+        return self.total_iters // 2 if self.start is None else self.start
+
+    def get_lr(self) -> list[float]:
+        left = (self.total_iters - self.last_epoch) / (self.total_iters - self.falls_from)
+        return [rate * min(1.0, max(0.0, left)) for rate in self.base_lrs]
+
+
 def check_length(scheduler: LRScheduler, steps: int, option: str) -> None:
     """Refuses a schedule that ends before the run does, and then fails, starts to rise or leaves a rate of 0.
 
@@ -211,7 +241,7 @@ def check_length(scheduler: LRScheduler, steps: int, option: str) -> None:
             argument, then = "total_steps", "then fails"
         case CosineAnnealingLR(T_max=length):
             argument, then = "T_max", "then rises again (CosineAnnealingWarmRestarts is for cycles)"
-        case PolynomialLR(total_iters=length) | LinearLR(total_iters=length, end_factor=0):
+        case PolynomialLR(total_iters=length) | LateLR(total_iters=length) | LinearLR(total_iters=length, end_factor=0):
             argument, then = "total_iters", "then leaves a rate of 0"
         case _:
             return
