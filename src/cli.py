@@ -30,7 +30,7 @@ from src.callbacks.progress import Closing
 from src.commands import size
 from src.commands.choices import state_choices, state_mirrors
 from src.commands.essentials import say_what_is_missing, with_essentials
-from src.commands.first import ANSWERS, CONFIGS, EVALUATIONS, check
+from src.commands.first import ANSWERS, CONFIGS, check
 from src.commands.folders import new_folder, run_folder
 from src.commands.functions import FUNCTIONS, call
 from src.commands.going_on import GoingOn
@@ -55,6 +55,15 @@ OF_USERS = (ValueError, OSError, ArithmeticError, ImportError)  # what they can 
 
 class CLI(LightningCLI):
     """Links the facts of the data to the networks, and gives each run its folder."""
+
+    def __init__(self, *args: Any, **options: Any):
+        self.asked = options["args"][:1]
+        super().__init__(*args, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """The one that is asked for, since each has a parser of its own, which takes time to build; or else all."""
+        known = super().subcommands()
+        return {name: known[name] for name in self.asked if name in known} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -230,12 +239,12 @@ def say(*lines: str) -> None:
 
 def start(cli_class: type[CLI], args: list[str]) -> CLI:
     quieten()
+    args = complete(args)
     return cli_class(
         GAN, LightningDataModule, subclass_mode_data=True, trainer_class=Trainer, parser_class=Parser,
         auto_configure_optimizers=False, save_config_callback=None, seed_everything_default=0,
-        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in ("fit", *EVALUATIONS)}
-        | {"prog": "python -m src"},
-        args=complete(args),
+        parser_kwargs={name: {"default_config_files": [str(BASE)]} for name in args[:1]} | {"prog": "python -m src"},
+        args=args,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The report of a run: curves as in `metrics.csv`, one page that needs nothing else."""
 
 import csv
+import math
 import random
 import re
 
@@ -112,14 +113,16 @@ def test_the_report_changes_neither_training_nor_random_numbers(tmp_path, monkey
     assert all(torch.equal(states[0][0][key], tensor) for key, tensor in states[1][0].items())
 
 
-def test_the_report_is_made_anew_at_every_validation_and_after_a_resume(tiny_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("share", "made"), [(math.inf, ["2", "4", "4", "6", "6"]), (report.SHARE, ["4", "6"])])
+def test_the_report_is_made_at_the_end_and_where_there_is_time(share, made, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "SHARE", share)
     steps = []
     original = report.page
     monkeypatch.setattr(report, "page", lambda *args: steps.append(args[-1]["step"]) or original(*args))
     command = ["fit", "--config", str(tiny_config), "--resume", "--run_dir", str(tmp_path / "run")]
     main(command)
     main([*command, "--trainer.max_steps", "6"])
-    assert steps == ["2", "4", "4", "6", "6"]
+    assert steps == made
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Samples after step 6" in page and not list((tmp_path / "run").glob(".*.tmp"))
 

@@ -1,8 +1,9 @@
-"""What a run looks like so far: one picture and one page, made anew at every validation."""
+"""What a run looks like so far: one picture and one page, made anew at validations."""
 
 import json
 import os
 import platform
+import time
 from base64 import b64encode
 from datetime import datetime
 from html import escape
@@ -20,6 +21,8 @@ from src import __version__
 from src.callbacks.curves import draw, png, read
 from src.engine.interrupts import is_interrupt
 
+SHARE = 0.05  # of the time of training that reports may take, but for the last
+EXPECTED = 1.0  # seconds that the first one takes
 LARGEST = 1600  # pixels of a side of a picture in the page
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics")
 STYLE = """
@@ -38,12 +41,21 @@ class Report(Callback):
 
     The page holds curves, the newest samples beside real images, the nearest real images, the figures with their
     protocols, the configuration, versions and hardware. It needs no other file and no network. Both are made anew at
-    every validation and at the end, from the files of the run folder; a full disk costs the report, not the run.
+    the end, and at a validation if reports take less than a twentieth of the time so, from the files of the run folder;
+    a full disk costs the report, not the run.
     """
 
+    took = EXPECTED  # seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.written = time.monotonic()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        lasts = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if lasts and (start := time.monotonic()) - self.written >= self.took / SHARE:
             self.refresh(trainer, pl_module)
+            self.written = time.monotonic()
+            self.took = self.written - start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.refresh(trainer, pl_module)
