@@ -258,15 +258,15 @@ class KeepConfig(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Not before: a run that was refused leaves no folder behind.
-        for logger in trainer.loggers if trainer.enable_autolog_hparams else []:
-            logger.log_hyperparams(yaml.safe_load(self.config))
-        self.write(trainer)
+        self.write(trainer)  # not before: a run that was refused leaves no folder behind
         for logger in trainer.loggers:
             if hasattr(logger, "resume"):
                 logger.resume(trainer.global_step)
 
     def write(self, trainer: Trainer) -> None:
+        """Hands the configuration to the loggers, and writes the file."""
+        for logger in trainer.loggers if trainer.enable_autolog_hparams else []:
+            logger.log_hyperparams(yaml.safe_load(self.config))
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.config)
