@@ -16,9 +16,10 @@ from src.objectives.regularizers import R1
 STEP = 2.0  # seconds, of a machine that a test says there is
 
 
-def machine(monkeypatch, measured, trains):
-    """A step takes so many seconds when it is measured, and so many later."""
-    clock = itertools.count(0, trains)  # which is asked once a step
+def machine(monkeypatch, measured, trains, until=0, at_first=0.0):
+    """A step takes so many seconds when it is measured, and so many later, or others until a step."""
+    paces = itertools.chain([0.0], [at_first] * until, itertools.repeat(trains))
+    clock = itertools.accumulate(paces)  # which is asked once a step
     monkeypatch.setattr(minutes, "measure", lambda *_: (measured, 24, False))
     monkeypatch.setattr(minutes, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
@@ -89,15 +90,17 @@ def test_a_schedule_as_long_as_the_run_stays_so(on_a_slow_machine, tiny_config, 
     assert config["trainer"]["val_check_interval"] == 3  # no distance: cheap, so three times
 
 
-@pytest.mark.parametrize(("trains", "steps"), [(2.0, 27), (0.5, 114)])
-def test_the_end_moves_to_where_the_pace_leads(tiny_config, tmp_path, caplog, monkeypatch, trains, steps):
-    machine(monkeypatch, 1.0, trains)
+@pytest.mark.parametrize(
+    ("pace", "before", "steps", "every"), [((2.0,), 57, 27, 9), ((0.5,), 57, 114, 38), ((0.5, 8, 2.0), 27, 90, 9)]
+)
+def test_the_end_moves_to_where_the_pace_leads(tiny_config, tmp_path, caplog, monkeypatch, pace, before, steps, every):
+    machine(monkeypatch, 1.0, *pace)
     run, again = tmp_path / "run", tmp_path / "again"
     options = ["--model.metrics", "null", "--trainer.callbacks+=LastCheckpoint"]
     main(["fit", "--config", str(tiny_config), "--run_dir", str(run), "--minutes", "1", *options])
-    assert f"{steps} steps in place of 57, as fast as the first" in caplog.text
+    assert f"{steps} steps in place of {before}, at the pace of the last" in caplog.text
     config = config_of(run)
-    assert config["trainer"]["max_steps"] == steps == 3 * config["trainer"]["val_check_interval"]
+    assert config["trainer"]["max_steps"] == steps and config["trainer"]["val_check_interval"] == every
     assert config["model"]["d_scheduler"]["init_args"]["total_iters"] == steps
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert yaml.safe_load(saved["config"]) == config and saved["global_step"] == steps

@@ -147,8 +147,9 @@ class Stopwatch(Callback):
 class TimeLimit(Callback):
     """Ends training when the minutes are over; before, moves the end of the plan to where the pace of training leads.
 
-    It moves once, before the first validation and before a rate falls: what was done so far is the same in a run of any
-    length, so that the configuration, which is written anew, still repeats the run bit for bit.
+    It moves before the first validation, and later, if there is time for more validations, while no rate has fallen:
+    what was done so far is the same in a run of any length, so that the configuration, which is written anew, still
+    repeats the run bit for bit.
 
     Args:
         minutes: from the first step on.
@@ -162,43 +163,49 @@ class TimeLimit(Callback):
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
         self.start = time.monotonic()
-        self.checks = trainer.max_steps // trainer.val_check_interval if self.kept else 0
+        self.since = (0, 0.0)  # a step, and the share of the time that was over then, from which on pace is measured
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        gone = (time.monotonic() - self.start) / (60 * self.minutes)  # share of the time
-        if self.kept and max(gone, trainer.global_step / trainer.max_steps) >= REVISED / max(CHECKS, self.checks):
-            self.revise(trainer, int(trainer.global_step * AS_TRAINED / gone) // self.checks)
-            self.kept = None
-        if gone >= 1 and trainer.global_step < trainer.max_steps:
+        gone = (time.monotonic() - self.start) / (60 * self.minutes)
+        step, steps, interval = trainer.global_step, trainer.max_steps, trainer.val_check_interval
+        if self.kept:
+            first, checks = not self.since[0], steps // interval
+            if max(gone, step / steps) >= REVISED / max(CHECKS, checks) if first else step == steps // 2 - 1:
+                pace = (step - self.since[0]) / (gone - self.since[1])
+                fitting = step + int(pace * (AS_TRAINED - gone))
+                interval = fitting // checks if first else interval
+                self.revise(trainer, interval, checks if first else max(checks, fitting // interval))
+                self.since = (step, gone)
+        if gone >= 1 and step < trainer.max_steps:
             trainer.should_stop = True
-            missing = trainer.max_steps - trainer.global_step
+            missing = trainer.max_steps - step
             self.stopping_reason_message = (
                 f"{self.minutes:g} minutes are over, {missing:,} steps short of the plan: --resume goes on"
             )
 
-    def revise(self, trainer: Any, interval: int) -> None:
-        """Makes the run as many times as long as there are validations, if that changes its length by much."""
-        before, steps = trainer.max_steps, interval * self.checks
+    def revise(self, trainer: Any, interval: int, checks: int) -> None:
+        """Gives the run so many validations, so many steps apart, if that changes its length by much."""
+        now, before, steps = trainer.global_step, trainer.max_steps, interval * checks
+        open_ = 2 * now < min(before, steps) and (now < interval or interval == trainer.val_check_interval)
         config = yaml.safe_load(self.kept.config)
         options = [config["model"][name] for name in SCHEDULERS if config["model"][name]]
         late = [given for given in options if given["class_path"] == LATE and given["init_args"].get("start") is None]
-        fixed = [given for given in options if given not in late]
-        tied = any(given.get("init_args", {}).get(length) == before for given in fixed for length in LENGTHS)
-        open_ = 2 * trainer.global_step < min(before, steps) and trainer.global_step < interval
+        fixed = [given.get("init_args", {}) for given in options if given not in late]
+        tied = any(given.get(length) == before for given in fixed for length in LENGTHS)
         if tied or not open_ or abs(steps / before - 1) < TOLERANCE:
             return
-        loop = trainer.fit_loop.epoch_loop
-        loop.max_steps, trainer.val_check_interval, trainer.val_check_batch = steps, interval, interval
+        trainer.fit_loop.epoch_loop.max_steps = steps
+        trainer.val_check_interval = trainer.val_check_batch = interval
+        config["trainer"] |= {"max_steps": steps, "val_check_interval": interval}
         for scheduler in trainer.lightning_module.schedulers():
             if isinstance(scheduler, LateLR) and scheduler.total_iters == before:
                 scheduler.total_iters = steps
         for given in late:
             if given["init_args"]["total_iters"] == before:
                 given["init_args"]["total_iters"] = steps
-        config["trainer"] |= {"max_steps": steps, "val_check_interval": interval}
         self.kept.config = yaml.safe_dump(config, sort_keys=False)
         self.kept.write(trainer)
         rank_zero_info(
-            f"--minutes {self.minutes:g}: {steps:,} steps in place of {before:,}, as fast as the first"
-            f" {trainer.global_step:,} were; a validation every {interval:,}; config.yaml is written anew"
+            f"--minutes {self.minutes:g}: {steps:,} steps in place of {before:,}, at the pace of the last"
+            f" {now - self.since[0]:,}; a validation every {interval:,}; config.yaml is written anew"
         )
