@@ -171,7 +171,7 @@ class TimeLimit(Callback):
         if self.kept:
             first, checks = not self.since[0], steps // interval
             if max(gone, step / steps) >= REVISED / max(CHECKS, checks) if first else step == steps // 2 - 1:
-                pace = (step - self.since[0]) / (gone - self.since[1])
+                pace = (step - self.since[0]) / max(gone - self.since[1], 1e-9)  # a clock may be coarse
                 fitting = step + int(pace * (AS_TRAINED - gone))
                 interval = fitting // checks if first else interval
                 self.revise(trainer, interval, checks if first else max(checks, fitting // interval))
