@@ -116,6 +116,7 @@ def test_a_schedule_of_the_user_holds_the_end_where_it_was(tiny_config, tmp_path
     whole = "{class_path: PolynomialLR, init_args: {total_iters: 4}}"
     options = ["--model.d_scheduler", whole, "--model.metrics", "null"]
     main(["fit", "--config", str(tiny_config), "--run_dir", str(tmp_path / "run"), "--minutes", "1", *options])
+    assert "27 steps would fit; it stays at 57, since d_scheduler is as long as that" in caplog.text
     assert "in place of" not in caplog.text and config_of(tmp_path / "run")["trainer"]["max_steps"] == 57
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 30  # a minute
 

@@ -83,17 +83,19 @@ def fit_schedules(model: Any, before: int, steps: int) -> str:
     told = ""
     for name in SCHEDULERS:
         if model[name] is None:
-            decay = Namespace(
-                total_iters=steps, start=None, last_epoch=-1
-            )  # all that there is: no change if it goes on
-            model[name] = Namespace(class_path=LATE, init_args=decay)
+            # All options that there are: no change if it goes on.
+            model[name] = Namespace(class_path=LATE, init_args=Namespace(total_iters=steps, start=None, last_epoch=-1))
             told += f", {name} LateLR to 0 at their end"
             continue
-        given = model[name].get("init_args", Namespace())
-        for length in [length for length in LENGTHS if given.get(length) == before]:
-            given[length] = steps
+        for length in lengths_of(model[name], before):
+            model[name]["init_args"][length] = steps
             told += f", {length} of {name} {before:,} -> {steps:,}"
     return told
+
+
+def lengths_of(schedule: Any, steps: int) -> list[str]:
+    """The options of a schedule that make it as long as a run of so many steps."""
+    return [length for length in LENGTHS if schedule.get("init_args", {}).get(length) == steps]
 
 
 def measure(model: LightningModule, data: LightningDataModule, options: dict[str, Any]) -> tuple[float, int, bool]:
@@ -187,22 +189,22 @@ class TimeLimit(Callback):
         """Gives the run so many validations, so many steps apart, if that changes its length by much."""
         now, before, steps = trainer.global_step, trainer.max_steps, interval * checks
         open_ = 2 * now < min(before, steps) and (now < interval or interval == trainer.val_check_interval)
-        config = yaml.safe_load(self.kept.config)
-        options = [config["model"][name] for name in SCHEDULERS if config["model"][name]]
-        late = [given for given in options if given["class_path"] == LATE and given["init_args"].get("start") is None]
-        fixed = [given.get("init_args", {}) for given in options if given not in late]
-        tied = any(given.get(length) == before for given in fixed for length in LENGTHS)
-        if tied or not open_ or abs(steps / before - 1) < TOLERANCE:
+        if not open_ or abs(steps / before - 1) < TOLERANCE:
             return
+        config = yaml.safe_load(self.kept.config)
+        for name in SCHEDULERS:
+            given = config["model"][name]
+            late = given["class_path"] == LATE and given["init_args"]["start"] is None
+            if lengths_of(given, before) and not late:
+                told = f"{steps:,} steps would fit; it stays at {before:,}, since {name} is as long as that"
+                return rank_zero_info(f"--minutes {self.minutes:g}: {told}")
+        fit_schedules(config["model"], before, steps)
+        config["trainer"] |= {"max_steps": steps, "val_check_interval": interval}
         trainer.fit_loop.epoch_loop.max_steps = steps
         trainer.val_check_interval = trainer.val_check_batch = interval
-        config["trainer"] |= {"max_steps": steps, "val_check_interval": interval}
         for scheduler in trainer.lightning_module.schedulers():
             if isinstance(scheduler, LateLR) and scheduler.total_iters == before:
                 scheduler.total_iters = steps
-        for given in late:
-            if given["init_args"]["total_iters"] == before:
-                given["init_args"]["total_iters"] = steps
         self.kept.config = yaml.safe_dump(config, sort_keys=False)
         self.kept.write(trainer)
         rank_zero_info(
