@@ -75,6 +75,21 @@ def test_so_it_is_before_training_begins(tiny_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_import_that_catches_everything_does_not_keep_it(tmp_path):
+    """As PyTorch does where it looks for NumPy: the command would go on without it, and fail later."""
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "greedy.py").write_text("try:\n    import slow\nexcept BaseException:\n    pass\n")
+    program = (
+        "from src.engine.interrupts import ends_on_interrupt\nwith ends_on_interrupt(): import greedy\nprint('on')"
+    )
+    path = f"{ROOT}{os.pathsep}{tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.split("\n") == ["", "SIGINT: ended before it was done", ""]
+
+
 @pytest.mark.parametrize(("seconds", "most"), [(0.01, 200), (5.0, 1)])
 def test_processes_ask_each_other_for_signals_every_two_seconds(seconds, most, monkeypatch):
     """At the same steps, though their clocks differ; where a step takes longer, after each."""

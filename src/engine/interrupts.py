@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes that Lightning starts on a machine
+IMPORT = "<frozen importlib._bootstrap>"  # the file of Python's own functions that import a module
 
 
 def exit_code(number: int) -> int:
@@ -25,18 +28,23 @@ def tell(line: str) -> None:
         os.write(2, f"\n{line}\n".encode())
 
 
-def end_at_once(number: int, frame: object) -> None:
+def end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(exit_code(number))
 
 
-def end(number: int, frame: object) -> None:
-    """Unwinds the stack, so that no file is left half written; what comes again does not wait for that."""
+def end(number: int, frame: FrameType | None) -> None:
+    """Unwinds the stack, so that no file is left half written; what comes again does not wait for that.
+
+    Not out of an import: PyTorch, for one, takes any exception there for a NumPy that is missing, and goes on.
+    """
     signal.signal(number, end_at_once)
     tell(f"{signal.Signals(number).name}: ended before it was done")
+    if any(caller.f_code.co_filename == IMPORT for caller, _ in traceback.walk_stack(frame)):
+        end_at_once(number, frame)
     raise SystemExit(exit_code(number))
 
 
-def handle(number: int, handler: Callable[[int, object], None]) -> None:
+def handle(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
     """Lets `handler` answer a signal, unless it is ignored, as in a job that a script has put in the background."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, handler)
