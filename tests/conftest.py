@@ -1,13 +1,15 @@
 """Small parts that the tests of several rooms need."""
 
+import multiprocessing
 import os
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few units: a second thread only waits for the first
 
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -135,6 +137,30 @@ def fit(folder: Path, gan: GAN | None = None, data: ImageDataModule | None = Non
     gan = gan or make_gan()
     make_trainer(folder, **options).fit(gan, datamodule=data or Squares())
     return gan
+
+
+def in_processes(number: int, function: Callable, *arguments) -> None:
+    """Calls `function(rank, *arguments)` in processes that Lightning finds started, as on a cluster.
+
+    They begin with PyTorch and this project imported, which else takes most of such a test.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    multiprocessing.set_forkserver_preload(["src.cli", "torchmetrics.image"])
+    facts = (os.getcwd(), {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(number)})
+    torch.multiprocessing.start_processes(begin, (*facts, function, arguments), number, start_method="forkserver")
+
+
+def begin(rank: int, folder: str, environment: dict[str, str], function: Callable, arguments: tuple) -> None:
+    """One of these processes."""
+    os.chdir(folder)
+    os.environ |= environment | {"LOCAL_RANK": str(rank)}
+    function(rank, *arguments)
+
+
+def run_command(rank: int, *arguments: object) -> GAN:
+    """For `in_processes`: one command of the command line, and the model that it was about."""
+    return main([*map(str, arguments)]).model
 
 
 def write_tiny(folder: Path) -> Path:

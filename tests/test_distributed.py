@@ -1,8 +1,6 @@
 """Two processes are one: the same parameters as one process on the joined batch."""
 
 import logging
-import os
-import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from conftest import ROOT, fit, make_gan
+from conftest import fit, in_processes, make_gan, run_command
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
@@ -51,13 +49,11 @@ def experiment(folder, **model):
     return path
 
 
-def run(command, *arguments):
-    """One command in processes of its own; a plain `timeout` cannot end processes that wait for each other."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def run(*arguments):
+    """One command as it is typed; a plain `timeout` cannot end processes that wait for each other."""
     done = subprocess.run(
-        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", command, *map(str, arguments)],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", *map(str, arguments)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -76,8 +72,8 @@ def test_two_processes_equal_one(tmp_path):
     ada = [{"class_path": "src.images.augment.Adaptive", "init_args": {"augmentations": [silent], "images": 1000}}]
     config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2,
                         augment=ada)  # fmt: skip
-    for devices in (1, 2):
-        run("fit", "--config", config, "--run_dir", tmp_path / str(devices), "--trainer.devices", devices)
+    run_command(0, "fit", "--config", config, "--run_dir", tmp_path / "1", "--trainer.devices", 1)
+    run("fit", "--config", config, "--run_dir", tmp_path / "2", "--trainer.devices", 2)
     one, two = state(tmp_path / "1"), state(tmp_path / "2")
     assert one["global_step"] == two["global_step"] == 5
     for name, tensor in one["state_dict"].items():
@@ -88,36 +84,27 @@ def test_two_processes_equal_one(tmp_path):
     assert float(last["2"]) == pytest.approx(float(last["1"]), rel=1e-4)
 
     # And what two processes generate from one checkpoint are the same files.
-    for devices in (1, 2):
-        out = tmp_path / f"out{devices}"
-        run("predict", "--ckpt_path", tmp_path / "1/checkpoints/last.ckpt", "--output", out, "--num_images", 120,
-            "--trainer.devices", devices, "--trainer.accelerator", "cpu")  # fmt: skip
+    predict = ["predict", "--ckpt_path", tmp_path / "1/checkpoints/last.ckpt", "--num_images", 120,
+               "--trainer.accelerator", "cpu"]  # fmt: skip
+    run_command(0, *predict, "--output", tmp_path / "out1", "--trainer.devices", 1)
+    in_processes(2, run_command, *predict, "--output", tmp_path / "out2", "--trainer.devices", 2)
     files = [{p.name: p.read_bytes() for p in (tmp_path / f"out{n}").rglob("*.png")} for n in (1, 2)]
     assert len(files[0]) == 121 and files[0] == files[1]
+
+
+def keep(rank, folder, *arguments):
+    torch.save(run_command(rank, *arguments).state_dict(), folder / f"rank{rank}.pt")
 
 
 def test_batch_norm_statistics_agree_before_they_are_saved(tmp_path):
     layers = {"class_path": "src.networks.mlp.Generator", "init_args": {"hidden": [16], "batch_norm": True}}
     config = experiment(tmp_path, generator=layers)
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from src.cli import main\n"
-        "gan = main(sys.argv[1:]).model\n"
-        "torch.save(gan.state_dict(), sys.argv[5] + f'/rank{gan.global_rank}.pt')\n"
-    )
-    folder = tmp_path / "run"
-    folder.mkdir()
-    done = subprocess.run(
-        ["timeout", "-k", "5", "150", sys.executable, str(script), "fit", "--config", str(config), "--run_dir",
-         str(folder), "--trainer.devices", "2", "--trainer.val_check_interval", "3"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    in_processes(2, keep, tmp_path, "fit", "--config", config, "--run_dir", tmp_path / "run", "--trainer.devices", 2,
+                 "--trainer.val_check_interval", 3)  # fmt: skip
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, tensor in ranks[0].items():
         assert torch.equal(ranks[1][name], tensor), name
-        assert torch.equal(state(folder)["state_dict"][name], tensor), name
+        assert torch.equal(state(tmp_path / "run")["state_dict"][name], tensor), name
 
 
 def test_only_the_gradients_of_the_stepped_player_travel_once_a_step(tmp_path, monkeypatch):
@@ -154,9 +141,8 @@ class Seldom(Regularizer):
         return (discriminator.seldom * real.flatten(1)).square().mean() * bad
 
 
-def train_as(rank, folder, port):
+def train_as(rank, folder):
     """One of two processes: trains with the gradients averaged after each backward pass, then anew on the way."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     distributed.BUCKET = 100  # bytes
     for overlaps in (False, True):
         parts = {"discriminator": Odd(), "regularizers": [R1(1.0, every=2), Seldom()], "on_nonfinite": "skip"}
@@ -169,9 +155,7 @@ def train_as(rank, folder, port):
 
 
 def test_gradients_that_are_averaged_on_the_way_are_the_same(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_as, (tmp_path, port), nprocs=2)
+    in_processes(2, train_as, tmp_path)
     plain, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("False-0", "False-1", "True-0", "True-1"))
     began = Odd().state_dict()
     assert torch.equal(plain["discriminator.never"], began["never"])

@@ -2,16 +2,13 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Squares, fit, make_gan, make_trainer, refusal
+from conftest import Squares, fit, in_processes, make_gan, make_trainer, refusal, run_command
 from PIL import Image
 
 from src.callbacks.loggers import CSV
@@ -282,22 +279,15 @@ def test_classes_of_folders_are_matched_by_name(tmp_path, monkeypatch, capsys):
     assert "choose one with --image_size" in refusal(["score", "--real", "real", "--fake", "fake"], capsys)
 
 
-def run_apart(folder, *arguments):
-    done = subprocess.run(
-        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", *map(str, arguments)],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_processes_give_the_same_figures(run, tmp_path, devices):
+def test_processes_give_the_same_figures(run, tmp_path, devices, monkeypatch):
     """Also where one of them has nothing to generate: 90 samples are two chunks."""
     overlay = metrics_yaml(tmp_path, ["FrechetDistance", "KernelDistance", "PrecisionRecall"])
-    arguments = ["test", "--ckpt_path", last(run), "--config", overlay, "--model.test_images", "90"]
+    monkeypatch.chdir(tmp_path)
     for count in (1, devices):
-        run_apart(tmp_path, *arguments, "--run_dir", tmp_path / str(count), "--trainer.devices", count,
-                  "--trainer.accelerator", "cpu")  # fmt: skip
+        options = ["--model.test_images", 90, "--run_dir", count, "--trainer.devices", count]
+        in_processes(count, run_command, "test", "--ckpt_path", last(run), "--config", overlay, *options,
+                     "--trainer.accelerator", "cpu")  # fmt: skip
         (tmp_path / ".cache").rename(tmp_path / f"cache{count}")  # the real ones are computed by all, too
     one, many = figures(tmp_path / "1"), figures(tmp_path / str(devices))
     for name, figure in one.items():

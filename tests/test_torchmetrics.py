@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torchmetrics
 import yaml
-from conftest import Squares, make_gan, make_trainer, refusal
+from conftest import Squares, in_processes, make_gan, make_trainer, refusal
 from PIL import Image
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -204,7 +203,7 @@ SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((fid, 140), (ki
 @pytest.mark.parametrize(("make", "number"), [(kid, 140), (fid, 40), *SLOW])
 def test_two_processes_give_the_figure_of_one(make, number, tmp_path):
     share(0, 1, tmp_path, make, number)
-    mp.spawn(share, (2, str(tmp_path), make, number), nprocs=2)
+    in_processes(2, share, 2, tmp_path, make, number)
     one, first, second = (json.loads((tmp_path / name).read_text())[0] for name in ("1-0.json", "2-0.json", "2-1.json"))
     assert first == second and one["protocol"] == first["protocol"]
     assert first["value"] == pytest.approx(one["value"], rel=1e-6)
@@ -349,7 +348,7 @@ def reduced(rank, folder):
 
 
 def test_ours_is_the_same_in_two_processes(tmp_path):
-    mp.spawn(reduced, (str(tmp_path),), nprocs=2)
+    in_processes(2, reduced, tmp_path)
     value = halves(as_torchmetrics.FrechetDistance(Tiny()), *sets()).compute()
     for rank in (0, 1):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), value, rtol=1e-10, atol=0)
