@@ -6,6 +6,7 @@ LOCKED ?=
 LOCK   := $(if $(LOCKED),constraints.txt)
 READY  := $(VENV)/.ready$(if $(LOCKED),-locked)
 RUN    ?= runs/mnist
+MINUTES ?= 2.5
 SECONDS ?= 300
 SEED    ?= 0
 
@@ -29,12 +30,12 @@ lock: setup  ## write the newest versions that fit into constraints.txt
 	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --all-extras \
 	  --no-annotate --no-header -o constraints.txt pyproject.toml
 
-train: setup  ## train the default, digits of 28x28, and score it: minutes on a CPU
-	$(PY) -m src fit --config configs/mnist.yaml --run_dir $(RUN) --resume
+train: setup  ## train the default, digits of 28x28, for MINUTES=2.5, and score it
+	$(PY) -m src fit --config configs/mnist.yaml --run_dir $(RUN) --minutes $(MINUTES) --resume
 	$(PY) -m src test --ckpt_path $(RUN)/checkpoints/last.ckpt
 
 test: setup  ## run the tests
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup  ## run the long tests: minutes each
 	$(PY) -m pytest -m slow

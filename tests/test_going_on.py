@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+import time
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from src.cli import main
 from src.commands.first import spelled
 from src.commands.going_on import changes, is_exact
 from src.engine.paths import near
+from src.gan import GAN
 
 NOT_THE_SAME = "not bit by bit"
 
@@ -135,7 +137,8 @@ def test_learning_rates_keep_their_names_when_a_checkpoint_of_yesterday_goes_on(
     assert {"lr-Adam/generator", "lr-Adam-1/discriminator"} <= cli.trainer.callback_metrics.keys()
 
 
-def test_what_is_left_of_max_time_is_said(going_on, caplog):
+def test_what_is_left_of_max_time_is_said(going_on, caplog, monkeypatch):
+    monkeypatch.setattr(GAN, "on_train_batch_end", lambda *_: time.sleep(1), raising=False)
     with caplog.at_level(logging.INFO):
         assert "max_time begins to count here" in going_on("--trainer.max_time", "00:00:02:00", steps=5)[1]
         _, said = going_on("--trainer.max_time", "00:00:02:00", steps=6)

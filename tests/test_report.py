@@ -17,6 +17,8 @@ from src.callbacks.pictures import SampleGrid, send
 from src.callbacks.report import Report
 from src.cli import main
 
+LOOKS_AT_CURVES = True
+
 
 def test_the_page_holds_all_of_a_run_and_needs_no_other_file(run, capsys):
     page = (run / "report.html").read_text()

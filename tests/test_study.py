@@ -17,6 +17,7 @@ from src.commands import study
 from src.commands.results import differences
 from src.commands.summary import difference, limit
 
+LOOKS_AT_CURVES = True
 DIES = """\
 import os, signal
 from src.objectives.losses import Hinge
